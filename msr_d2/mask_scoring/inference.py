@@ -1,0 +1,48 @@
+"""From predicted MaskIoU to mask scores (arXiv 1903.00241, Sec. 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.structures import Instances
+
+SCORE_MODES = ("product", "maskiou")
+
+
+def combine_scores(
+    class_scores: torch.Tensor, mask_iou: torch.Tensor, mode: str = "product"
+) -> torch.Tensor:
+    """The mask score of each detection, (N,): class score times predicted MaskIoU.
+
+    Args:
+        class_scores: (N,) probabilities.
+        mask_iou: (N,) predicted MaskIoU of the predicted class, not limited to [0, 1].
+        mode: "product", or "maskiou" for the predicted MaskIoU alone.
+    """
+    if mode not in SCORE_MODES:
+        raise ValueError(f"MODEL.ROI_MASKIOU_HEAD.SCORE is {mode!r}: use one of {SCORE_MODES}")
+    return class_scores * mask_iou if mode == "product" else mask_iou
+
+
+def add_mask_scores(
+    instances: list[Instances],
+    mask_iou: torch.Tensor,
+    mode: str = "product",
+    overwrite_scores: bool = False,
+) -> None:
+    """Add the fields `mask_iou` and `mask_scores` to the detections of each image, in place.
+
+    Args:
+        instances: detections of each image; without the field `scores` (given boxes that nobody
+            classified) only `mask_iou` is added.
+        mask_iou: (N,) predicted MaskIoU, the images one after the other.
+        mode: see :func:`combine_scores`.
+        overwrite_scores: put the mask score into `scores` as well, and the class score into
+            `class_scores`: for evaluators that know only one score.
+    """
+    for image, image_iou in zip(instances, mask_iou.float().split([len(x) for x in instances])):
+        image.mask_iou = image_iou
+        if not image.has("scores"):
+            continue
+        image.mask_scores = combine_scores(image.scores, image_iou, mode)
+        if overwrite_scores:
+            image.class_scores, image.scores = image.scores, image.mask_scores

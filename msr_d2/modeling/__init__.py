@@ -1,0 +1,1 @@
+"""Modules shared by several rooms that enter detectron2 through its registries."""
