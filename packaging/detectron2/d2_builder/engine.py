@@ -54,8 +54,6 @@ def apply_edits(root: Path, edits: Iterable[Edit]) -> None:
         path = root / edit.file
         if not path.is_file():
             raise EditError(f"{edit.file}: no such file in the sources (edit: {edit.reason})")
-        # newline="" keeps the line ends of the file, on any system.
-        with open(path, encoding="utf-8", newline="") as f:
-            text = f.read()
-        with open(path, "w", encoding="utf-8", newline="") as f:
-            f.write(edit.apply(text))
+        # As bytes: line ends stay as they are in the file, on any system.
+        edited = edit.apply(path.read_bytes().decode("utf-8"))
+        path.write_bytes(edited.encode("utf-8"))

@@ -28,11 +28,11 @@ def fetch_sdist(folder: Path) -> Path:
     if local and not Path(local).is_file():
         raise SourceError(f"{LOCAL_SDIST}={local}: no such file")
     path = Path(local) if local else download(folder)
-    check_sha256(path)
+    check_sha256(path, SHA256)
     return path
 
 
-def check_sha256(path: Path, expected: str = SHA256) -> None:
+def check_sha256(path: Path, expected: str) -> None:
     """Raise ``SourceError`` unless the SHA-256 of the file is ``expected``."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
