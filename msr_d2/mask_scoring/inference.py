@@ -1,9 +1,11 @@
-"""From predicted MaskIoU to mask scores (arXiv 1903.00241, Sec. 3.2)."""
+"""Detections by Soft-NMS, and mask scores from MaskIoU (arXiv 1903.00241, Sec. 3.2 and 4.1)."""
 
 from __future__ import annotations
 
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
+
+from ..layers import soft_nms
 
 SCORE_MODES = ("product", "maskiou")
 
@@ -46,3 +48,35 @@ def add_mask_scores(
         image.mask_scores = combine_scores(image.scores, image_iou, mode)
         if overwrite_scores:
             image.class_scores, image.scores = image.scores, image.mask_scores
+
+
+def soft_nms_inference(
+    boxes: list[torch.Tensor],
+    probabilities: list[torch.Tensor],
+    image_sizes: list[tuple[int, int]],
+    options: dict,
+) -> list[Instances]:
+    """Detections of each image by Soft-NMS; the counterpart of detectron2's fast_rcnn_inference.
+
+    Args:
+        boxes: per image (R, K*4), or (R, 4) with class-agnostic regression.
+        probabilities: per image (R, K+1), background last.
+        image_sizes: per image (height, width).
+        options: keyword arguments of :func:`msr_d2.layers.soft_nms`.
+    """
+    return [_soft_nms_image(*args, options) for args in zip(boxes, probabilities, image_sizes)]
+
+
+def _soft_nms_image(boxes, probabilities, image_size, options: dict) -> Instances:
+    finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(probabilities).all(dim=1)
+    boxes, scores = boxes[finite], probabilities[finite][:, :-1]
+    clipped = Boxes(boxes.reshape(-1, 4))
+    clipped.clip(image_size)
+    boxes = clipped.tensor.view(len(scores), -1, 4).expand(-1, scores.shape[1], 4)
+    candidate = scores > options["score_threshold"]
+    classes = candidate.nonzero()[:, 1]
+    boxes, scores = boxes[candidate], scores[candidate]
+    kept, kept_scores = soft_nms(boxes, scores, classes, **options)
+    return Instances(
+        image_size, pred_boxes=Boxes(boxes[kept]), scores=kept_scores, pred_classes=classes[kept]
+    )
