@@ -1,0 +1,27 @@
+"""Built-in data sets, registered under ``$DETECTRON2_DATASETS`` (default ``./datasets``) on import.
+
+| names | folder | made by |
+| --- | --- | --- |
+| ``shapes_train``, ``shapes_val`` | ``shapes`` | ``scripts/make_shapes.py`` |
+| ``coco_tiny_train``, ``coco_tiny_val`` | ``coco_tiny`` | a small part of COCO 2017 |
+
+Registration does not touch the disk; class names come from the json file when it is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .register import register_coco, register_coco_tiny
+
+
+def register_builtin_datasets(root: str) -> None:
+    """Register all built-in data sets below the folder `root`; safe to call again."""
+    shapes = os.path.join(root, "shapes")
+    for part in ("train", "val"):
+        json_file = os.path.join(shapes, "annotations", f"instances_{part}.json")
+        register_coco(f"shapes_{part}", json_file, os.path.join(shapes, part))
+    register_coco_tiny(os.path.join(root, "coco_tiny"))
+
+
+register_builtin_datasets(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

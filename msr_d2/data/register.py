@@ -1,0 +1,80 @@
+"""Registering data sets in COCO format; only `register_from_config` touches the disk."""
+
+from __future__ import annotations
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from .coco import load_coco_instances
+from .errors import DatasetError
+
+_FORM = "DATASETS.REGISTER is a list of [name, annotation json, image folder]"
+
+
+def register_coco(name: str, json_file: str, image_root: str) -> None:
+    """Register a data set in COCO's instances format; the file is read when the set is used.
+
+    Registering the same name with the same paths again is harmless.
+
+    Raises:
+        DatasetError: if the name is taken by other paths.
+    """
+    if name in DatasetCatalog.list():
+        taken = MetadataCatalog.get(name)
+        paths = taken.get("json_file"), taken.get("image_root")
+        if paths != (json_file, image_root):
+            raise DatasetError(
+                f"dataset name '{name}' is already registered with {paths[0]} and {paths[1]}; "
+                f"choose another name for {json_file} and {image_root}."
+            )
+        return
+    DatasetCatalog.register(name, lambda: load_coco_instances(json_file, image_root, name))
+    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+
+
+def register_from_config(cfg: CfgNode) -> None:
+    """Register every ``[name, annotation json, image folder]`` of DATASETS.REGISTER.
+
+    Raises:
+        DatasetError: for a malformed entry, a missing file or folder, or a name that is taken.
+    """
+    for entry in cfg.DATASETS.REGISTER:
+        name, json_file, image_root = _check_entry(entry)
+        if not PathManager.isfile(json_file):
+            raise DatasetError(f"{_FORM}; for '{name}' there is no file '{json_file}'.")
+        if not PathManager.isdir(image_root):
+            raise DatasetError(f"{_FORM}; for '{name}' there is no folder '{image_root}'.")
+        register_coco(name, json_file, image_root)
+
+
+def _check_entry(entry: object) -> tuple[str, str, str]:
+    is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3
+    if not is_triple or not all(isinstance(part, str) and part for part in entry):
+        raise DatasetError(f"{_FORM}, all three strings; got {entry!r}.")
+    name, json_file, image_root = entry
+    return name, os.path.expanduser(json_file), os.path.expanduser(image_root)
+
+
+def register_coco_tiny(root: str) -> tuple[str, str]:
+    """Register a folder in the layout of COCO-tiny as ``coco_tiny_train`` and ``coco_tiny_val``.
+
+    Args:
+        root: folder with ``instances_{train,val}.json`` and ``images``. Names that are registered
+            for another folder are moved to this one.
+
+    Returns:
+        The two names.
+    """
+    names = []
+    for part in ("train", "val"):
+        name = f"coco_tiny_{part}"
+        json_file = os.path.join(root, f"instances_{part}.json")
+        if MetadataCatalog.get(name).get("json_file") not in (None, json_file):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        register_coco(name, json_file, os.path.join(root, "images"))
+        names.append(name)
+    return names[0], names[1]
