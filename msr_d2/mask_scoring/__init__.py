@@ -3,6 +3,7 @@
 from .config import add_mask_scoring_config
 from .heads import ROI_MASKIOU_HEAD_REGISTRY, MaskIoUHead, build_maskiou_head
 from .inference import add_mask_scores
+from .legacy import LegacyMaskScoringROIHeads
 from .losses import mask_iou_loss
 from .roi_heads import (
     CascadeMaskScoringROIHeads,
@@ -15,6 +16,7 @@ from .test_time_augmentation import MaskScoringTTA
 __all__ = [
     "ROI_MASKIOU_HEAD_REGISTRY",
     "CascadeMaskScoringROIHeads",
+    "LegacyMaskScoringROIHeads",
     "MaskIoUHead",
     "MaskScoringROIHeads",
     "MaskScoringTTA",

@@ -1,1 +1,27 @@
-"""Modules shared by several rooms that enter detectron2 through its registries."""
+"""Variants of detectron2's own modules that several systems share."""
+
+from .deformable import (
+    DeformableBottleneckBlock,
+    build_deformable_resnet_backbone,
+    build_deformable_resnet_fpn_backbone,
+)
+from .legacy import (
+    LegacyAnchorGenerator,
+    LegacyFastRCNNOutputLayers,
+    LegacyGeneralizedRCNN,
+    LegacyROIPooler,
+    LegacyRPN,
+    check_legacy_config,
+)
+
+__all__ = [
+    "DeformableBottleneckBlock",
+    "LegacyAnchorGenerator",
+    "LegacyFastRCNNOutputLayers",
+    "LegacyGeneralizedRCNN",
+    "LegacyROIPooler",
+    "LegacyRPN",
+    "build_deformable_resnet_backbone",
+    "build_deformable_resnet_fpn_backbone",
+    "check_legacy_config",
+]

@@ -91,7 +91,9 @@ def test_encoding_is_detectron2s_on_continuous_boxes():
     transform = Box2BoxTransform(weights)
     deltas = transform.get_deltas(boxes, targets)
     expected = [encode(t, b, weights) for t, b in zip(last_pixels(targets), last_pixels(boxes))]
-    torch.testing.assert_close(deltas.double(), torch.tensor(np.array(expected)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        deltas.double(), torch.tensor(np.array(expected)), rtol=1e-4, atol=1e-4
+    )
     decoded = [decode(d, b, weights) for d, b in zip(deltas.tolist(), last_pixels(boxes))]
     expected = torch.tensor(np.array(decoded) + EDGE)
     torch.testing.assert_close(
@@ -127,9 +129,7 @@ def proposals_by_loops(anchors, logits, deltas, image_size, pre_topk, post_topk,
     found = []
     for boxes, scores, level_deltas in zip(anchors, logits, deltas):
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[:pre_topk]
-        clipped = [
-            clip(decode(level_deltas[i], boxes[i], (1, 1, 1, 1)), image_size) for i in order
-        ]
+        clipped = [clip(decode(level_deltas[i], boxes[i], (1, 1, 1, 1)), image_size) for i in order]
         kept = nms(clipped, [scores[i] for i in order], threshold)
         found += [(scores[order[k]], clipped[k]) for k in kept]
     return sorted(found, key=lambda entry: -entry[0])[:post_topk]
@@ -257,7 +257,9 @@ def test_detections_against_loops():
         expected += [(scores[k], cls, boxes[k]) for k in nms(boxes, scores, 0.5)]
     expected = sorted(expected, key=lambda entry: -entry[0])[:15]
     assert found.pred_classes.tolist() == [cls for _, cls, _ in expected]
-    torch.testing.assert_close(found.scores.double(), torch.tensor([s for s, _, _ in expected]).double())
+    torch.testing.assert_close(
+        found.scores.double(), torch.tensor([s for s, _, _ in expected]).double()
+    )
     boxes = torch.tensor(np.array([box for _, _, box in expected]) + EDGE)
     torch.testing.assert_close(found.pred_boxes.tensor.double(), boxes, rtol=0, atol=1e-3)
 
