@@ -1,0 +1,36 @@
+"""Evaluators, chosen by the ``evaluator_type`` of a data set in :func:`build_evaluator`."""
+
+from .average_precision import EvaluationResult, Overlaps, Protocol, average_precision
+from .build import build_evaluator, register_evaluator
+from .coco_overlaps import coco_overlaps
+from .mask_iou_statistics import (
+    correlation,
+    figure2_table,
+    format_figure2_table,
+    oracle_scores,
+    score_per_iou_bin,
+    true_mask_iou,
+)
+from .mask_scoring_evaluation import MaskScoringCOCOEvaluator
+from .mask_scoring_results import MaskScoringResults, evaluate_mask_scores
+from .results import evaluate_coco_results
+
+__all__ = [
+    "EvaluationResult",
+    "MaskScoringCOCOEvaluator",
+    "MaskScoringResults",
+    "Overlaps",
+    "Protocol",
+    "average_precision",
+    "build_evaluator",
+    "coco_overlaps",
+    "correlation",
+    "evaluate_coco_results",
+    "evaluate_mask_scores",
+    "figure2_table",
+    "format_figure2_table",
+    "oracle_scores",
+    "register_evaluator",
+    "score_per_iou_bin",
+    "true_mask_iou",
+]
