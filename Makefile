@@ -4,9 +4,11 @@
 #
 #   make PYTHON=python3.12 setup        another Python
 #   make test ARGS="-k mask_iou -x"     arguments for pytest (or for scripts/quickstart.py)
+#   make test JOBS=0 ARGS=--pdb         in one process; JOBS=8 on a large machine
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -29,10 +31,10 @@ quickstart: setup  ## Generate the shapes, train Mask Scoring R-CNN on the CPU, 
 	$(PY) scripts/quickstart.py $(ARGS)
 
 test: setup  ## Run the tests
-	$(PY) -m pytest --durations=15 $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --durations=15 $(ARGS)
 
 test-slow: setup  ## Run the slow tests too (they may need the network)
-	$(PY) -m pytest -m "not gpu" --durations=15 $(ARGS)
+	$(PY) -m pytest -n $(JOBS) -m "not gpu" --durations=15 $(ARGS)
 
 lint: setup  ## Check style and format
 	$(PY) -m ruff check .
