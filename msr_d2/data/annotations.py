@@ -7,6 +7,7 @@ pixels) or a run-length code with compressed counts (a dict with ``size`` = [hei
 from __future__ import annotations
 
 import math
+import numbers
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -47,9 +48,9 @@ def normalize_segmentation(segmentation: object) -> tuple[object, str | None]:
 
 
 def _normalize_polygons(polygons: list) -> tuple[list | None, str | None]:
-    if np.isscalar(polygons[0]):
+    if isinstance(polygons[0], numbers.Real):
         polygons = [polygons]
-    if any(isinstance(polygon, (str, dict)) or np.isscalar(polygon) for polygon in polygons):
+    if not all(isinstance(polygon, (list, tuple, np.ndarray)) for polygon in polygons):
         return None, UNKNOWN_MASK
     usable = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if usable:

@@ -127,6 +127,8 @@ class InstanceMapper(DatasetMapper):
         annotation = utils.transform_instance_annotations(
             annotation, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices
         )
+        if isinstance(segmentation, dict):  # now a mask (H, W), read-only where PIL resized it
+            annotation["segmentation"] = annotation["segmentation"].astype(bool)
         if isinstance(segmentation, list):
             annotation["segmentation"] = _transform_polygons(segmentation, transforms, image_shape)
         return annotation
