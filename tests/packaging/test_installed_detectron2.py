@@ -276,7 +276,7 @@ class ToyModel(nn.Module):
 
 FOREIGN_SCHEDULERS = {
     "step": lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=3, gamma=0.5),
-    "milestones": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [2, 6], gamma=0.1),
+    "milestones": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [2, 7], gamma=0.1),
     "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=8),
 }
 
