@@ -42,6 +42,7 @@ def parse_arguments(args: list[str] | None = None) -> argparse.Namespace:
         "numbers, text and plain containers are read, and a file that names anything else is "
         "refused; with this switch such a file can run any code it brings. For your own files",
     )
+    parser.add_argument("--verbose", action="store_true", help="list every matched weight as well")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config KEY VALUE ..., at the end")
     return parser.parse_args(args)
 
@@ -60,6 +61,7 @@ def main(args: list[str] | None = None) -> None:
             source=options.source,
             allow_missing=options.allow_missing,
             trust=options.trust,
+            verbose=options.verbose,
         )
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None

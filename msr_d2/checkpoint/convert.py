@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from .mapping import (
     check_mmdet_version,
     detect_source,
     is_dropped,
+    model_part,
     rename_key,
     transform_weight,
 )
@@ -64,7 +65,7 @@ def convert_state_dict(
     allowed = (*allow_missing, *_ALWAYS_ALLOWED.get(source, ()))
     report = ConversionReport(source)
     for key, weight in state.items():
-        _convert_weight(report, key, weight, shapes, num_anchor_sizes)
+        _convert_weight(report, key, weight, shapes, num_anchor_sizes, allowed)
     _split_by_shape(report, shapes, allowed)
     _fill_batch_norm(report, shapes)
     done = {*report.matched, *report.filled, *(name for name, _, _ in report.shape_mismatch)}
@@ -75,13 +76,19 @@ def convert_state_dict(
     return report
 
 
-def _convert_weight(report, key, weight, shapes, num_anchor_sizes) -> None:
+def _convert_weight(report, key, weight, shapes, num_anchor_sizes, allowed) -> None:
     resnet = "backbone."
     if any(name.startswith("backbone.bottom_up.") for name in shapes):
         resnet = "backbone.bottom_up."
     name = rename_key(key, report.source, resnet)
     if name not in shapes:
-        (report.dropped if is_dropped(key) else report.unused).append(key)
+        if is_dropped(key):
+            report.dropped.append(key)
+            return
+        report.unused.append(key)
+        part = model_part(name) if name and not name.startswith(allowed) else None
+        if part is not None and any(other.startswith(part) for other in shapes):
+            report.surplus.append(key)
         return
     weight = transform_weight(name, weight, report.source, num_anchor_sizes)
     if name in report.matched:
@@ -160,7 +167,8 @@ def convert_checkpoint(
     source: str | None = None,
     allow_missing: Iterable[str] = (),
     trust: bool = False,
-    log=print,
+    verbose: bool = False,
+    log: Callable[[str], None] = print,
 ) -> ConversionReport:
     """Convert a checkpoint file; writes nothing unless the model of `cfg` would be complete.
 
@@ -171,6 +179,7 @@ def convert_checkpoint(
         source: see :func:`convert_state_dict`.
         allow_missing: see :func:`convert_state_dict`.
         trust: see :func:`load_checkpoint_safely`.
+        verbose: the report lists every matched weight too.
         log: called with the report before it is checked.
 
     Raises:
@@ -192,7 +201,7 @@ def convert_checkpoint(
     )
     settings, remarks = expected_settings(report.source, checkpoint)
     report.notes += remarks + compare_settings(cfg, settings)
-    log(report.format())
+    log(report.format(verbose))
     report.check()
     _write(report, output_path)
     return report

@@ -28,6 +28,10 @@ _DETECTRON2_NAMES = re.compile(
     r"|roi_heads\.(box_head|box_predictor|mask_head|maskiou_head|res5)\."
 )
 
+_PART = re.compile(
+    r"backbone\.(bottom_up\.)?(stem|res[2-5])\.|proposal_generator\.\w+\.|roi_heads\.\w+\."
+)
+
 _MASKSCORING_RCNN = {
     "backbone.body.stem.conv1.": "{resnet}stem.conv1.",
     "backbone.body.stem.bn1.": "{resnet}stem.conv1.norm.",
@@ -94,6 +98,15 @@ _BLOCK_NAMES = (
 def is_dropped(key: str) -> bool:
     """Whether a weight of a source is one that no model of detectron2 needs (by its name)."""
     return _DROPPED.fullmatch(key) is not None
+
+
+def model_part(name: str) -> str | None:
+    """Prefix of the stage or head that a weight of detectron2 belongs to, None for the rest.
+
+    A checkpoint and a model that both have the part should agree in all its weights.
+    """
+    found = _PART.match(name)
+    return found and found.group()
 
 
 def rename_key(key: str, source: str, resnet: str = "backbone.bottom_up.") -> str | None:

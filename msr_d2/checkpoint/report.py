@@ -26,6 +26,8 @@ class ConversionReport:
         allowed_missing: the same, but allowed to be missing.
         shape_mismatch: (name in the model, shape after conversion, shape in the model).
         unused: names in the source that the model has no place for.
+        surplus: those of `unused` that belong to a stage or head that the model has, but with fewer
+            layers: the checkpoint is of another model.
         dropped: names in the source that no model of detectron2 needs.
         notes: remarks for the user.
     """
@@ -38,29 +40,40 @@ class ConversionReport:
     allowed_missing: list[str] = field(default_factory=list)
     shape_mismatch: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    surplus: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Refuse a conversion that leaves a part of the model at random values.
+        """Refuse a conversion that leaves a part of the model random, or takes only half a part.
 
         Raises:
             IncompleteConversionError: (a ``ValueError``) names the weights and the cures.
         """
         if not self.missing and not self.shape_mismatch:
+            self._check_surplus()
             return
         problems = [f"{name}: not in the checkpoint" for name in self.missing] + [
             f"{name}: {old} in the checkpoint, {new} in the model"
             for name, old, new in self.shape_mismatch
         ]
-        shown = problems[:20] + [f"... and {len(problems) - 20} more"] * (len(problems) > 20)
         raise IncompleteConversionError(
             f"{len(problems)} of {self.num_model_weights} weights of the model would stay random:"
-            + "".join(f"\n  {line}" for line in shown)
+            + _first(problems)
             + "\nCure: choose the config of the model that was trained (backbone, FPN or C4, "
             "MODEL.ROI_HEADS.NUM_CLASSES, MODEL.MASKIOU_ON). If a part shall be trained anew, say "
             "so with --allow-missing PREFIX."
         )
+
+    def _check_surplus(self) -> None:
+        if self.surplus:
+            raise IncompleteConversionError(
+                f"the checkpoint is of a model with more layers: {len(self.surplus)} weights have "
+                "no place in stages and heads that the model has too:"
+                + _first(self.surplus)
+                + "\nCure: choose the config of the model that was trained (MODEL.RESNETS.DEPTH, "
+                "deformable convolutions, number of layers in the heads)."
+            )
 
     @property
     def num_model_weights(self) -> int:
@@ -89,6 +102,11 @@ class ConversionReport:
             _block("notes", self.notes),
         ]
         return "\n\n".join(block for block in blocks if block)
+
+
+def _first(lines: list[str], limit: int = 20) -> str:
+    more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
+    return "".join(f"\n  {line}" for line in [*lines[:limit], *more])
 
 
 def _block(title: str, lines: list[str]) -> str:

@@ -227,6 +227,41 @@ def test_checkpoint_with_maskiou_head_for_a_model_without():
     assert report.unused and all("roi_heads.maskiou." in key for key in report.unused)
 
 
+def test_checkpoint_of_a_deeper_model():
+    """Of an R-101 an R-50 would take the first blocks of each stage, complete and useless."""
+    state, _ = tiny_state()
+    deeper = dict(state)
+    for name, weight in state.items():
+        if ".res4.1." in name:
+            deeper[name.replace(".res4.1.", ".res4.2.")] = weight
+    for source in ("maskscoring_rcnn", "mmdet", "detectron2"):
+        weights = deeper if source == "detectron2" else to_source(deeper, source)
+        report = convert_state_dict(weights, None, shapes_of(state))
+        assert len(report.unused) == len(deeper) - len(state) and report.unused == report.surplus
+        with pytest.raises(IncompleteConversionError, match="MODEL.RESNETS.DEPTH"):
+            report.check()
+
+
+def test_a_part_that_is_trained_anew_may_have_other_layers():
+    state, _ = tiny_state()
+    deeper = {**state, "roi_heads.mask_head.mask_fcn2.bias": torch.zeros(16)}
+    with pytest.raises(IncompleteConversionError, match="mask_fcn2"):
+        convert_state_dict(deeper, None, shapes_of(state)).check()
+    allowed = ["roi_heads.mask_head."]
+    convert_state_dict(deeper, None, shapes_of(state), allow_missing=allowed).check()
+
+
+def test_layers_of_parts_that_the_model_has_not_are_only_unused():
+    state, _ = tiny_state()
+    extra = {
+        "roi_heads.keypoint_head.x": torch.zeros(1),
+        "backbone.bottom_up.linear.bias": torch.zeros(1),
+    }
+    report = convert_state_dict({**state, **extra}, "detectron2", shapes_of(state))
+    report.check()
+    assert report.unused == list(extra)
+
+
 def test_other_number_of_classes():
     state, _ = tiny_state(num_classes=4)
     model, _ = tiny_state(num_classes=3)

@@ -125,10 +125,11 @@ def test_script(tmp_path, cfg, weights, script, capsys):
     config = tmp_path / "tiny.yaml"
     config.write_text(cfg.dump())
     arguments = ["--input", str(source), "--output", str(tmp_path / "out.pth")]
-    arguments += ["--config-file", str(config)]
+    arguments += ["--config-file", str(config), "--verbose"]
     script.main(arguments)
     printed = capsys.readouterr().out
-    for line in ("part of the model", "roi_heads.maskiou_head", "dropped", f"wrote {tmp_path}"):
+    pair = "rpn.head.conv.bias -> proposal_generator.rpn_head.conv.bias"
+    for line in ("part of the model", "roi_heads.maskiou_head", pair, f"wrote {tmp_path}"):
         assert line in printed
     load_exactly(cfg, tmp_path / "out.pth")
 
