@@ -161,3 +161,8 @@ def test_selected_entries_of_table_5():
         [False, False],
     ]
     assert selected_entries(targets, present, "all", 0.0).tolist() == [[True, True], [True, False]]
+
+
+def test_no_masks_have_no_areas():
+    assert mask_areas(BitMasks(torch.zeros(0, 4, 4))).shape == (0,)
+    assert mask_areas(PolygonMasks([])).shape == (0,)
