@@ -4,6 +4,7 @@ from .deformable import (
     DeformableBottleneckBlock,
     build_deformable_resnet_backbone,
     build_deformable_resnet_fpn_backbone,
+    check_deformable_config,
 )
 from .legacy import (
     LegacyAnchorGenerator,
@@ -23,5 +24,6 @@ __all__ = [
     "LegacyRPN",
     "build_deformable_resnet_backbone",
     "build_deformable_resnet_fpn_backbone",
+    "check_deformable_config",
     "check_legacy_config",
 ]

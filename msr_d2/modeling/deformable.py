@@ -7,6 +7,8 @@ names and shapes of detectron2's, so its checkpoints load.
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec
@@ -123,3 +125,20 @@ def build_deformable_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
         top_block=LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def check_deformable_config(cfg: CfgNode) -> None:
+    """Refuse detectron2's own deformable convolution where its operators are not compiled.
+
+    Raises:
+        ValueError: with the backbone to use instead.
+    """
+    name = cfg.MODEL.BACKBONE.NAME
+    stock = name in ("build_resnet_backbone", "build_resnet_fpn_backbone")
+    compiled = importlib.util.find_spec("detectron2._C") is not None
+    if stock and any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE) and not compiled:
+        raise ValueError(
+            "MODEL.RESNETS.DEFORM_ON_PER_STAGE asks for deformable convolution, which this "
+            "detectron2 lacks (it has no compiled operators): set MODEL.BACKBONE.NAME "
+            f"{name.replace('build_', 'build_deformable_')}, which uses torchvision's"
+        )

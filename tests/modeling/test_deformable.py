@@ -4,7 +4,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone import build_resnet_backbone
 
-from msr_d2.modeling import DeformableBottleneckBlock, build_deformable_resnet_backbone
+from msr_d2.modeling import (
+    DeformableBottleneckBlock,
+    build_deformable_resnet_backbone,
+    check_deformable_config,
+)
 from msr_d2.testing import tiny_cfg
 
 IMAGE = ShapeSpec(channels=3)
@@ -69,3 +73,14 @@ def test_fpn_model_by_config():
     names = dict(build_model(cfg).named_parameters())
     assert "backbone.bottom_up.res3.0.conv2_offset.weight" in names
     assert "backbone.bottom_up.res2.0.conv2_offset.weight" not in names
+
+
+def test_missing_operators_are_named_with_the_cure(monkeypatch):
+    cfg = tiny_cfg("fpn")
+    check_deformable_config(cfg)
+    cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE = [False, True, True, True]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="build_deformable_resnet_fpn_backbone"):
+        check_deformable_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_deformable_resnet_fpn_backbone"
+    check_deformable_config(cfg)
