@@ -1,7 +1,8 @@
 """Setup, training, evaluation and launching: the only place that sees everything."""
 
 from .checkpointer import SafeCheckpointer
-from .defaults import default_argument_parser, load_cfg, setup
+from .config_file import load_cfg
+from .defaults import default_argument_parser, setup
 from .device import resolve_device
 from .launch import launch
 from .trainer import Trainer

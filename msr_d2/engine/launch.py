@@ -11,7 +11,7 @@ import torch.distributed as dist
 from detectron2.engine import launch as d2_launch
 from detectron2.utils import comm
 
-from .defaults import load_cfg
+from .config_file import load_cfg
 
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 
