@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import struct
 import zlib
 
+import torch
 from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
@@ -45,6 +45,8 @@ class BadImages:
 
     The table lives in memory that the workers of a loader share, so a file counts once no matter
     how many workers meet it. Each process of a distributed run counts its own part of the data.
+    There is no lock: of two files that workers meet at the same instant, one may count only when
+    it is met again. (A shared tensor can be sent to workers by any pickler, a lock cannot.)
     """
 
     def __init__(self, limit: int):
@@ -58,7 +60,7 @@ class BadImages:
         if limit < 0:
             raise ValueError(f"DATALOADER.MAX_BAD_IMAGES must be >= 0, got {limit}.")
         self.limit = limit
-        self._digests = multiprocessing.Array("Q", limit + 1)  # 0 = free
+        self._digests = torch.zeros(limit + 1, dtype=torch.int64).share_memory_()  # 0 = free
 
     def add(self, file_name: str, error: Exception) -> None:
         """Note that `file_name` failed with `error`.
@@ -79,12 +81,11 @@ class BadImages:
 
     def _insert(self, file_name: str) -> int | None:
         """The number of files after adding a new one, or None if it was known."""
-        digest = hashlib.blake2b(file_name.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(file_name.encode(), digest_size=7).digest()
         number = int.from_bytes(digest, "little") | 1
-        with self._digests.get_lock():
-            known = self._digests[:]
-            if number in known:
-                return None
-            free = known.index(0) if 0 in known else self.limit
-            self._digests[free] = number
-            return free + 1
+        known = self._digests.tolist()
+        if number in known:
+            return None
+        free = known.index(0) if 0 in known else self.limit
+        self._digests[free] = number
+        return free + 1

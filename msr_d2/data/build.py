@@ -53,7 +53,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
         build_mapper(cfg, is_train=True),
         _sampler_maker(cfg, dicts),
         batch_size=images_per_process(cfg),
-        seed=cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed()),
+        seed=run_seed(cfg),
         aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
@@ -63,6 +63,11 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> torchdata.DataLoader:
     """The loader of this process's share of a test set, one image per batch."""
     mapper = build_mapper(cfg, is_train=False)
     return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+
+def run_seed(cfg: CfgNode) -> int:
+    """SEED, or a random number that all processes agree on where it is negative."""
+    return cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
 
 
 def images_per_process(cfg: CfgNode) -> int:

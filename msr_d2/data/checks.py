@@ -50,6 +50,8 @@ def check_dataset_dicts(dicts: list[dict], name: str, with_masks: bool) -> list[
 
 
 def _check_image(record: dict, with_masks: bool, report: SkipReport) -> dict:
+    if "height" not in record or "width" not in record:  # the mapper will know, and check
+        return record
     annotations = record.get("annotations", [])
     kept, problems = usable_annotations(annotations, record["height"], record["width"], with_masks)
     for annotation, problem in problems:

@@ -107,7 +107,7 @@ class InstanceMapper(DatasetMapper):
         usable, problems = usable_annotations(annotations, *size, self.use_instance_mask)
         for annotation, problem in problems:
             message = (
-                f"Left out annotation {annotation.get('id', annotation['bbox'])} of "
+                f"Left out annotation {annotation.get('id', annotation.get('bbox'))} of "
                 f"'{dataset_dict['file_name']}': {problem}."
             )
             log_first_n(logging.WARNING, message, key="message")

@@ -14,6 +14,8 @@ from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 
 from ..data import build_test_loader, build_train_loader
+from ..data.build import run_seed
+from ..data.train_loader import TrainLoader
 from ..evaluation import build_evaluator
 from ..mask_scoring import MaskScoringTTA
 from .checkpointer import SafeCheckpointer
@@ -53,7 +55,8 @@ class Trainer(DefaultTrainer):
         self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
-        self._iteration_seed = IterationSeed(loader.seed)
+        seed = loader.seed if isinstance(loader, TrainLoader) else run_seed(cfg)
+        self._iteration_seed = IterationSeed(seed)
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[hooks.HookBase]:
@@ -83,8 +86,11 @@ class Trainer(DefaultTrainer):
                 f"the processes would resume at different iterations, {starts}: OUTPUT_DIR "
                 f"'{self.cfg.OUTPUT_DIR}' must be on a file system that all machines share."
             )
-        self.data_loader.seed = self._iteration_seed.seed
-        self.data_loader.start_iter = self.start_iter
+        if isinstance(self.data_loader, TrainLoader):
+            self.data_loader.seed = self._iteration_seed.seed
+            self.data_loader.start_iter = self.start_iter
+        elif self.start_iter > 0:
+            logger.warning("The training loader is not ours: its images start from the beginning.")
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "The checkpoint is at iteration %d of %d: nothing is left to train. Raise "

@@ -51,6 +51,11 @@ def test_nothing_to_report_is_silent(caplog):
     assert not caplog.records
 
 
+def test_images_of_unknown_size_are_left_to_the_mapper():
+    dicts = [{"file_name": "a.png", "annotations": [xywh(1, (5, 5, 5, 20))]}]
+    assert check_dataset_dicts(dicts, "mine", with_masks=True) == dicts
+
+
 def test_boxes_only_for_a_model_with_masks():
     dicts = [record(xywh(1, (1, 1, 20, 20), segmentation=[]))]
     with pytest.raises(DatasetError, match="none of its 1 annotations.*MODEL.MASK_ON False"):

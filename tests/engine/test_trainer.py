@@ -161,6 +161,20 @@ def test_checkpoint_without_optimizer_warns(data, tmp_path, caplog):
     assert "no optimizer state" in caplog.text
 
 
+def test_a_loader_of_somebody_else(data, uninterrupted, tmp_path, caplog):
+    import shutil
+
+    class Theirs(Trainer):
+        @classmethod
+        def build_train_loader(cls, cfg):
+            return [[]]
+
+    shutil.copytree(uninterrupted[0], tmp_path / "copy")
+    trainer = Theirs(make_cfg(data, tmp_path / "copy"))
+    trainer.resume_or_load(True)
+    assert "its images start from the beginning" in caplog.text
+
+
 def test_amp_falls_back_on_the_cpu(data, tmp_path, caplog):
     from detectron2.engine import AMPTrainer
 
