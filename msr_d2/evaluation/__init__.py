@@ -14,6 +14,8 @@ from .mask_iou_statistics import (
 from .mask_scoring_evaluation import MaskScoringCOCOEvaluator
 from .mask_scoring_results import MaskScoringResults, evaluate_mask_scores
 from .results import evaluate_coco_results
+from .ytvis_eval import evaluate_ytvis_results, ytvis_overlaps
+from .ytvis_evaluation import YTVISEvaluator
 
 __all__ = [
     "EvaluationResult",
@@ -21,16 +23,19 @@ __all__ = [
     "MaskScoringResults",
     "Overlaps",
     "Protocol",
+    "YTVISEvaluator",
     "average_precision",
     "build_evaluator",
     "coco_overlaps",
     "correlation",
     "evaluate_coco_results",
     "evaluate_mask_scores",
+    "evaluate_ytvis_results",
     "figure2_table",
     "format_figure2_table",
     "oracle_scores",
     "register_evaluator",
     "score_per_iou_bin",
     "true_mask_iou",
+    "ytvis_overlaps",
 ]

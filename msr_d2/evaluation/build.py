@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
 from .mask_scoring_evaluation import MaskScoringCOCOEvaluator
+from .ytvis_evaluation import YTVISEvaluator
 
 EvaluatorBuilder = Callable[[CfgNode, str, str], DatasetEvaluator]
 
@@ -68,4 +69,10 @@ def _max_detections(detections_per_image: int) -> int:
     return max(100, detections_per_image) if detections_per_image >= 0 else 100_000
 
 
+def _build_ytvis(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    limit = _max_detections(cfg.TEST.DETECTIONS_PER_IMAGE)
+    return YTVISEvaluator(dataset_name, output_dir=output_dir, max_dets_per_video=limit)
+
+
 register_evaluator("coco", _build_coco)
+register_evaluator("ytvis", _build_ytvis)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +9,7 @@ import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
 from .average_precision import Cell, Overlaps
+from .cells import cell_indices, check_known, common_cells, warn_of_unknown_categories
 
 IOU_TYPES = ("bbox", "segm")
 
@@ -38,16 +37,16 @@ def coco_overlaps(
     image_index = {image: i for i, image in enumerate(images)}
     category_index = {c: i for i, c in enumerate(sorted(coco_gt.getCatIds()))}
     truths = coco_gt.loadAnns(coco_gt.getAnnIds(imgIds=images, catIds=list(category_index)))
-    _check_images(results, image_index)
-    _warn_of_unknown_categories(results, category_index)
+    check_known(results, "image_id", image_index)
+    warn_of_unknown_categories(results, category_index)
 
-    det_image, det_category = _indices(results, image_index, category_index)
-    gt_image, gt_category = _indices(truths, image_index, category_index)
+    det_cell = cell_indices(results, "image_id", image_index, category_index)
+    gt_cell = cell_indices(truths, "image_id", image_index, category_index)
     det_shapes, det_area = _detection_shapes(coco_gt, results, iou_type)
     gt_shapes = _truth_shapes(coco_gt, truths, iou_type)
     gt_crowd = np.array([bool(x.get("iscrowd", 0)) for x in truths], dtype=bool)
     cells = []
-    for det, gt in _common_cells(det_image, det_category, gt_image, gt_category):
+    for det, gt in common_cells(det_cell, gt_cell):
         ious = mask_util.iou(
             [det_shapes[i] for i in det],
             [gt_shapes[i] for i in gt],
@@ -55,11 +54,11 @@ def coco_overlaps(
         )
         cells.append(Cell(det, gt, ious))
     return Overlaps(
-        det_image=det_image,
-        det_category=det_category,
+        det_image=det_cell[0],
+        det_category=det_cell[1],
         det_area=det_area,
-        gt_image=gt_image,
-        gt_category=gt_category,
+        gt_image=gt_cell[0],
+        gt_category=gt_cell[1],
         gt_area=np.array([x["area"] for x in truths], dtype=np.float64),
         gt_crowd=gt_crowd,
         cells=cells,
@@ -78,46 +77,6 @@ def complete_annotations(coco_gt: COCO) -> None:
             annotation["area"] = float(mask_util.area(coco_gt.annToRLE(annotation)))
         elif "area" not in annotation:
             annotation["area"] = float(annotation["bbox"][2] * annotation["bbox"][3])
-
-
-def _check_images(results, image_index):
-    unknown = {x["image_id"] for x in results} - image_index.keys()
-    if unknown:
-        raise ValueError(
-            f"results of {len(unknown)} images that are not evaluated, such as image_id "
-            f"{next(iter(unknown))!r}: they belong to another ground truth, or to images outside "
-            "the selection (leave these results out)"
-        )
-
-
-def _warn_of_unknown_categories(results, category_index):
-    unknown = {x["category_id"] for x in results} - category_index.keys()
-    if unknown:
-        logging.getLogger(__name__).warning(
-            f"Results of category ids {sorted(unknown)[:10]} are ignored: the ground truth has "
-            f"only {list(category_index)}. Category ids in results are those of the json file."
-        )
-
-
-def _indices(entries, image_index, category_index):
-    image = [image_index[x["image_id"]] for x in entries]
-    category = [category_index.get(x["category_id"], -1) for x in entries]
-    return np.array(image, dtype=np.int64), np.array(category, dtype=np.int64)
-
-
-def _common_cells(det_image, det_category, gt_image, gt_category):
-    """Indices of detections and of ground truths that share an image and a category."""
-    gt_of = _group(gt_image, gt_category)
-    for key, det in _group(det_image, det_category).items():
-        if key in gt_of:
-            yield np.array(det), np.array(gt_of[key])
-
-
-def _group(image, category):
-    groups = defaultdict(list)
-    for i, key in enumerate(zip(image.tolist(), category.tolist())):
-        groups[key].append(i)
-    return groups
 
 
 def _detection_shapes(coco_gt, results, iou_type):

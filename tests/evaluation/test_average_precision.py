@@ -165,7 +165,7 @@ def test_areas_of_many_masks():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"image_id": 7}, "image_id 7"),
+        ({"image_id": 7}, "image_ids, such as 7"),
         ({"segmentation": encode(np.ones((5, 6)))}, r"\[5, 6\].*\[20, 20\]"),
         ({"segmentation": [[0, 0, 5, 0, 5, 5]]}, "not a compressed RLE"),
     ],

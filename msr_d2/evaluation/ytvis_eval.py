@@ -1,0 +1,206 @@
+"""Average precision of tracks by the rules of YouTube-VIS.
+
+The IoU of two tracks is the sum of their intersections over the frames, divided by the sum of
+their unions; a frame without an object adds the area of the other one to the union. Areas are
+means over the frames in which the object has pixels. Crowd tracks have no IoU of their own, but a
+detection that matches one is not counted. Everything else is as for COCO, with a video in the place
+of an image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Union
+
+import numpy as np
+import pycocotools.mask as mask_util
+
+from .average_precision import Cell, Overlaps, Protocol, average_precision
+from .cells import cell_indices, check_known, common_cells, warn_of_unknown_categories
+from .track_overlaps import MaskTrack, box_track_iou, mask_track_iou
+
+YTVIS_AREAS = {
+    "all": (0, 1e5**2),
+    "small": (0, 128**2),
+    "medium": (128**2, 256**2),
+    "large": (256**2, 1e5**2),
+}
+_KEY_OF_TASK = {"bbox": "bboxes", "segm": "segmentations"}
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def evaluate_ytvis_results(
+    gt_json: PathLike,
+    results_json: PathLike,
+    tasks: Sequence[str] | None = None,
+    *,
+    max_dets_per_video: int = 100,
+) -> dict[str, dict[str, float]]:
+    """Evaluate a results file in YouTube-VIS format.
+
+    Args:
+        gt_json: ground truth with annotations.
+        results_json: list of ``{"video_id", "category_id", "score", "segmentations"}`` with one
+            compressed RLE or null for each frame, and/or ``"bboxes"`` (x, y, width, height).
+        tasks: of "bbox" and "segm"; those that the results contain by default.
+        max_dets_per_video: limit on the detections per video and category.
+
+    Returns:
+        for each task ``AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl`` and
+        ``AP-<category>`` in percent; NaN where there is no ground truth.
+    """
+    ground_truth = load_ytvis(gt_json)
+    if ground_truth.get("annotations") is None:
+        raise ValueError(
+            f"{gt_json} has no annotations, as the public files for validation and test: only the "
+            "evaluation server can evaluate the results"
+        )
+    with open(results_json) as file:
+        results = json.load(file)
+    if not isinstance(results, list):
+        raise ValueError(f"{results_json} holds a {type(results).__name__}, not a list of results")
+    if tasks is None:
+        tasks = [t for t, key in _KEY_OF_TASK.items() if all(key in x for x in results)]
+    return {x: evaluate_ytvis(ground_truth, results, x, max_dets_per_video) for x in tasks}
+
+
+def load_ytvis(path: PathLike) -> dict[str, Any]:
+    """Read a json file in YouTube-VIS format and check its outline."""
+    with open(path) as file:
+        content = json.load(file)
+    missing = {"videos", "categories"} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise ValueError(f"{path} has no {sorted(missing)}: it is not in YouTube-VIS format")
+    return content
+
+
+def evaluate_ytvis(
+    ground_truth: dict[str, Any], results: Sequence[dict], task: str, max_dets_per_video: int = 100
+) -> dict[str, float]:
+    """The numbers of one task, see :func:`evaluate_ytvis_results`, from loaded files."""
+    protocol = Protocol(YTVIS_AREAS, (1, 10, max_dets_per_video))
+    overlaps = ytvis_overlaps(ground_truth, results, task, protocol.iou_thresholds[0])
+    scores = np.array([x["score"] for x in results], dtype=np.float64)
+    result = average_precision(overlaps, scores, protocol)
+    categories = sorted(ground_truth["categories"], key=lambda x: x["id"])
+    per_category = zip(categories, result.category_ap())
+    return {**result.metrics(), **{f"AP-{c['name']}": float(ap) for c, ap in per_category}}
+
+
+def ytvis_overlaps(
+    ground_truth: dict[str, Any], results: Sequence[dict], task: str, min_iou: float = 0.0
+) -> Overlaps:
+    """Compute the IoU of every detected track with the true ones of its video and category.
+
+    Args:
+        ground_truth: content of a json file in YouTube-VIS format.
+        results: N detected tracks; they keep their order.
+        task: "bbox" or "segm".
+        min_iou: for speed, an IoU below this may be returned too small.
+    """
+    if task not in _KEY_OF_TASK:
+        raise ValueError(f"task is {task!r}: use one of {sorted(_KEY_OF_TASK)}")
+    videos = {x["id"]: x for x in ground_truth["videos"]}
+    video_index = {x: i for i, x in enumerate(sorted(videos))}
+    category_ids = sorted(x["id"] for x in ground_truth["categories"])
+    category_index = {x: i for i, x in enumerate(category_ids)}
+    truths = [x for x in ground_truth["annotations"] if x["category_id"] in category_index]
+    check_known(truths, "video_id", videos)
+    check_known(results, "video_id", videos)
+    warn_of_unknown_categories(results, category_index)
+
+    read, compare = _read_box_track, box_track_iou
+    if task == "segm":
+        read, compare = read_mask_track, partial(mask_track_iou, min_iou=min_iou)
+    det_tracks = [read(x, videos[x["video_id"]]) for x in results]
+    gt_tracks = [read(x, videos[x["video_id"]]) for x in truths]
+    det_cell = cell_indices(results, "video_id", video_index, category_index)
+    gt_cell = cell_indices(truths, "video_id", video_index, category_index)
+    cells = []
+    for det, gt in common_cells(det_cell, gt_cell):
+        pair = [det_tracks[i] for i in det], [gt_tracks[i] for i in gt]
+        cells.append(Cell(det, gt, compare(*pair)))
+    return Overlaps(
+        det_image=det_cell[0],
+        det_category=det_cell[1],
+        det_area=np.array([_mean_area(_areas(x)) for x in det_tracks], dtype=np.float64),
+        gt_image=gt_cell[0],
+        gt_category=gt_cell[1],
+        gt_area=np.array([_true_area(x, t) for x, t in zip(truths, gt_tracks)], dtype=np.float64),
+        gt_crowd=np.array([bool(x.get("iscrowd", 0)) for x in truths], dtype=bool),
+        cells=cells,
+        num_categories=len(category_index),
+    )
+
+
+def read_mask_track(entry: dict, video: dict) -> MaskTrack:
+    """The masks of an annotation or a result; polygons and uncompressed RLEs become compressed.
+
+    Args:
+        entry: with ``segmentations``, one mask or null for each frame.
+        video: with ``id``, ``length``, ``height`` and ``width``.
+
+    Raises:
+        ValueError: the number of frames or the size of a mask is not that of the video.
+    """
+    frames = _frames_of(entry, "segmentations", video)
+    return MaskTrack.from_rles([_to_rle(x, video, t) for t, x in enumerate(frames)])
+
+
+def _read_box_track(entry: dict, video: dict) -> np.ndarray:
+    """Boxes x, y, width, height (T, 4), zeros where absent; from the masks if there are none."""
+    if entry.get("bboxes") is None and entry.get("segmentations") is not None:
+        rles = read_mask_track(entry, video).rles
+        frames = [x and mask_util.toBbox(x) for x in rles]
+    else:
+        frames = _frames_of(entry, "bboxes", video)
+    empty = [0.0, 0.0, 0.0, 0.0]
+    return np.array([empty if x is None or len(x) == 0 else x for x in frames], dtype=np.float64)
+
+
+def _frames_of(entry: dict, key: str, video: dict) -> list:
+    frames = entry.get(key)
+    if frames is None:
+        raise ValueError(
+            f"a track of video {video['id']!r} has no {key!r}: evaluate only the tasks that both "
+            "files have"
+        )
+    if len(frames) != video["length"]:
+        raise ValueError(
+            f"{key!r} of a track of video {video['id']!r} has {len(frames)} entries, but the video "
+            f"has {video['length']} frames: write null for a frame without the object"
+        )
+    return frames
+
+
+def _to_rle(mask: dict | list | None, video: dict, frame: int) -> dict | None:
+    if not mask:
+        return None
+    size = [video["height"], video["width"]]
+    if isinstance(mask, list):
+        return mask_util.merge(mask_util.frPyObjects(mask, *size))
+    if list(mask["size"]) != size:
+        raise ValueError(
+            f"a mask in frame {frame} of video {video['id']!r} has size {list(mask['size'])}, but "
+            f"the video has [height, width] = {size}"
+        )
+    return mask_util.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask
+
+
+def _areas(track: MaskTrack | np.ndarray) -> np.ndarray:
+    """Areas (T,) of masks or boxes."""
+    return track.areas if isinstance(track, MaskTrack) else track[:, 2] * track[:, 3]
+
+
+def _true_area(entry: dict, track: MaskTrack | np.ndarray) -> float:
+    """As officially, the ``areas`` of an annotation; measured where it has none."""
+    areas = entry.get("areas")
+    return _mean_area(_areas(track) if areas is None else np.array([x or 0.0 for x in areas]))
+
+
+def _mean_area(areas: np.ndarray) -> float:
+    present = areas[areas > 0]
+    return float(present.mean()) if present.size else 0.0

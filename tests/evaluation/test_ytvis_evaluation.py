@@ -1,0 +1,148 @@
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from detectron2.utils import comm
+from toy_coco import rectangle
+from toy_ytvis import (
+    ELSEWHERE,
+    SQUARE,
+    annotation,
+    evaluate,
+    ground_truth,
+    random_videos,
+    register,
+    segmentations,
+    to_outputs,
+)
+
+from msr_d2 import get_cfg
+from msr_d2.evaluation import YTVISEvaluator, build_evaluator
+from msr_d2.evaluation.ytvis_eval import evaluate_ytvis
+
+GAPS = ground_truth([annotation([SQUARE, SQUARE], category_id=7)], categories=(3, 7))
+MASKS = torch.tensor(np.array([SQUARE, SQUARE]))
+
+
+def test_tensors_and_category_gaps(tmp_path):
+    output = {"scores": torch.tensor([0.9]), "labels": torch.tensor([1]), "masks": MASKS[None]}
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path), output_dir=str(tmp_path))
+    evaluated = evaluate(evaluator, [output])
+    assert evaluated["segm"]["AP-class 7"] == pytest.approx(100)
+    assert np.isnan(evaluated["segm"]["AP-class 3"])
+    (entry,) = json.loads((tmp_path / "results.json").read_text())
+    assert set(entry) == {"video_id", "category_id", "score", "segmentations"}
+    assert (entry["video_id"], entry["category_id"]) == (1, 7)
+    assert entry["score"] == pytest.approx(0.9)
+    assert entry["segmentations"] == segmentations([SQUARE, SQUARE])
+
+
+@pytest.mark.parametrize("prefix", ["", "pred_"])
+@pytest.mark.parametrize("in_list", [True, False])
+@pytest.mark.parametrize("form", ["tensor", "array", "rle"])
+def test_forms_of_output_are_equal(tmp_path, prefix, in_list, form):
+    forms = {"tensor": MASKS, "array": MASKS.numpy(), "rle": segmentations([SQUARE, SQUARE])}
+    output = {"scores": [0.9], "labels": [1], "masks": [forms[form]]}
+    output = {prefix + k: v for k, v in output.items()}
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path))
+    evaluator.reset()
+    evaluator.process([{"video_id": 1}], [output] if in_list else output)
+    assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(100)
+
+
+def test_frames_without_a_pixel_are_null(tmp_path):
+    masks = torch.tensor(np.array([SQUARE, np.zeros_like(SQUARE)]))
+    output = {"scores": [0.9], "labels": [1], "masks": [masks]}
+    evaluate(YTVISEvaluator(register(GAPS, tmp_path), output_dir=str(tmp_path)), [output])
+    (entry,) = json.loads((tmp_path / "results.json").read_text())
+    assert entry["segmentations"] == segmentations([SQUARE, None])
+
+
+def test_equals_the_evaluation_of_the_results(tmp_path):
+    gt, results = random_videos(0)
+    evaluator = YTVISEvaluator(
+        register(gt, tmp_path), tasks=("segm", "bbox"), output_dir=str(tmp_path)
+    )
+    evaluated = evaluate(evaluator, to_outputs(gt, results))
+    ordered = sorted(results, key=lambda x: x["video_id"])
+    for task in ("segm", "bbox"):
+        expected = evaluate_ytvis(gt, ordered, task)
+        assert evaluated[task] == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
+    # All masks are rectangles, so that boxes overlap as much as masks.
+    assert evaluated["bbox"] == evaluated["segm"]
+    assert json.loads((tmp_path / "results.json").read_text()) == ordered
+
+
+@pytest.mark.parametrize("annotations", ["null", "missing"])
+def test_withheld_annotations(tmp_path, annotations):
+    gt = {**GAPS, "annotations": None}
+    if annotations == "missing":
+        del gt["annotations"]
+    output = {"scores": [0.9], "labels": [1], "masks": [MASKS]}
+    evaluator = YTVISEvaluator(register(gt, tmp_path), output_dir=str(tmp_path / "out"))
+    assert evaluate(evaluator, [output]) == {}
+    with zipfile.ZipFile(tmp_path / "out" / "results.zip") as archive:
+        assert archive.namelist() == ["results.json"]
+        content = archive.read("results.json").decode()
+    assert content == (tmp_path / "out" / "results.json").read_text()
+    assert len(json.loads(content)) == 1
+
+
+def test_no_predictions(tmp_path):
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path), output_dir=str(tmp_path))
+    empty = {"scores": torch.zeros(0), "labels": torch.zeros(0), "masks": torch.zeros(0, 2, 20, 20)}
+    assert evaluate(evaluator, [empty])["segm"]["AP"] == 0
+    assert evaluate(evaluator, [])["segm"]["AP"] == 0
+    assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "video_id, change, message",
+    [
+        (5, {}, "video_id 5 is not in the json file"),
+        (1, {"labels": [2]}, "class 2, but the data set only has 2 classes"),
+        (1, {"masks": [MASKS[:1]]}, "has 1 entries, but the video has 2 frames"),
+        (1, {"masks": [MASKS[:, :10]]}, r"size \[10, 20\], but the video has .*\[20, 20\]"),
+    ],
+)
+def test_wrong_outputs_are_named_at_once(tmp_path, video_id, change, message):
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path))
+    evaluator.reset()
+    output = {"scores": [0.9], "labels": [1], "masks": [MASKS], **change}
+    with pytest.raises(ValueError, match=message):
+        evaluator.process([{"video_id": video_id}], [output])
+
+
+def test_data_set_without_json_file():
+    with pytest.raises(ValueError, match="'toy_no_json' has no json_file"):
+        YTVISEvaluator("toy_no_json")
+
+
+def test_build(tmp_path):
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    name = register(GAPS, tmp_path)
+    evaluator = build_evaluator(cfg, name)
+    assert isinstance(evaluator, YTVISEvaluator)
+    evaluate(evaluator, [{"scores": [0.9], "labels": [1], "masks": [MASKS]}])
+    assert (tmp_path / "inference" / name / "results.zip").exists()
+
+
+def test_gathered_predictions(tmp_path, monkeypatch):
+    gt = ground_truth(
+        [annotation([SQUARE] * 2), annotation([ELSEWHERE] * 2, video_id=2)], lengths=(2, 2)
+    )
+    name, sent = register(gt, tmp_path), []
+    for video_id, mask in ((2, ELSEWHERE), (1, rectangle(0, 0, 10, 5))):
+        evaluator = YTVISEvaluator(name)
+        evaluator.reset()
+        masks = torch.tensor(np.array([mask] * 2))
+        output = {"scores": [0.9], "labels": [0], "masks": [masks]}
+        evaluator.process([{"video_id": video_id}], [output])
+        sent.append(pickle.dumps(evaluator._results))
+    monkeypatch.setattr(comm, "gather", lambda data, dst=0: [pickle.loads(x) for x in sent])
+    # The exact one is found at all thresholds, the half one at 0.5.
+    assert evaluator.evaluate()["segm"]["AR100"] == pytest.approx(50 + 5)
