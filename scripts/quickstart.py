@@ -25,6 +25,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the training (default: the config's)")
     parser.add_argument("--iterations", type=int, help="training length (default: the config's)")
     parser.add_argument("--output", help="folder of the run (default: the config's)")
+    parser.add_argument("--train", type=int, default=800, help="training images (800)")
+    parser.add_argument("--val", type=int, default=200, help="validation images (200)")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="further config keys")
     return parser.parse_intermixed_args()
 
@@ -37,7 +39,7 @@ def options(args: argparse.Namespace) -> list[str]:
     if args.output:
         opts += ["OUTPUT_DIR", args.output]
     if args.iterations is not None:
-        steps = (int(args.iterations * 0.75), int(args.iterations * 0.92))
+        steps = (int(args.iterations * 0.72), int(args.iterations * 0.92))
         opts += ["SOLVER.MAX_ITER", str(args.iterations), "SOLVER.STEPS", str(steps)]
     return opts
 
@@ -73,7 +75,7 @@ def main() -> None:
         seconds[name] = time.perf_counter() - start - sum(seconds.values())
 
     shapes = Path(os.environ["DETECTRON2_DATASETS"]) / "shapes"
-    write_coco(shapes, train=800, val=200, size=160, seed=0, progress=True)
+    write_coco(shapes, train=args.train, val=args.val, size=160, seed=0, progress=True)
     lap("shapes")
     command = ["--config-file", str(CONFIG), *options(args)]
     cfg = setup(default_argument_parser().parse_args(command))

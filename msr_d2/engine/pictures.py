@@ -23,7 +23,7 @@ from ..visualization import (
 
 
 def write_pictures(
-    cfg: CfgNode, model: torch.nn.Module, dataset_name: str, count: int = 6
+    cfg: CfgNode, model: torch.nn.Module, dataset_name: str, count: int = 4
 ) -> list[Path]:
     """Draw what a training run left in ``cfg.OUTPUT_DIR``.
 
@@ -42,7 +42,7 @@ def write_pictures(
     names = MetadataCatalog.get(dataset_name).thing_classes
     samples = sample_predictions(cfg, model, dataset_name, count)
     overlays = folder / "overlays.png"
-    sheet = contact_sheet(samples, names, score_threshold=0.3, threshold_on="scores")
+    sheet = contact_sheet(samples, names, score_threshold=0.5, threshold_on="scores")
     Image.fromarray(sheet).save(overlays)
     with np.load(run / "inference" / PAIRS_FILE) as pairs:
         scores = pairs["class_score"], pairs["mask_score"], pairs["true_mask_iou"]
@@ -59,8 +59,9 @@ def write_pictures(
 def sample_predictions(
     cfg: CfgNode, model: torch.nn.Module, dataset_name: str, count: int
 ) -> list[Sample]:
-    """Predictions of the ``count`` images of a test set with the most objects."""
-    items = sorted(DatasetCatalog.get(dataset_name), key=lambda x: -len(x["annotations"]))[:count]
+    """Predictions of ``count`` images of a test set, those with about four objects first."""
+    items = DatasetCatalog.get(dataset_name)
+    items = sorted(items, key=lambda x: abs(len(x["annotations"]) - 4))[:count]
     mapper = build_mapper(cfg, is_train=False)
     was_training = model.training
     model.eval()
