@@ -17,6 +17,7 @@ from .style import PALETTE
 Curves = dict  # scalar name -> (iterations (T,), values (T,))
 
 _logger = logging.getLogger(__name__)
+_AP_UNIT = "AP (%)"
 _YELLOW, _ORANGE = (240, 228, 66), (230, 159, 0)  # hard to see on white; after the others
 _LINE_COLORS = [
     tuple(value / 255 for value in color)
@@ -61,7 +62,7 @@ def plot_losses(metrics_json_path: str | os.PathLike, path: str | os.PathLike) -
     panels = [
         ("Total loss", "loss", total, False),
         ("Loss terms, as weighted in the total", "loss (log scale)", losses, True),
-        ("Evaluation (last value)", "AP (%)", _with_names(scores, _ap_label), False),
+        ("Evaluation (last value)", _AP_UNIT, _with_names(scores, _ap_label), False),
         ("MaskIoU head", "IoU, correlation or share", _with_names(maskiou, _scalar_label), False),
     ]
     panels = [panel for panel in panels if panel[2]]
@@ -69,6 +70,9 @@ def plot_losses(metrics_json_path: str | os.PathLike, path: str | os.PathLike) -
     figure = new_figure(columns, -(-len(panels) // columns), width=6.2, height=3.9)
     for index, (title, y_label, chosen, log_scale) in enumerate(panels):
         axes = figure.add_subplot(-(-len(panels) // columns), columns, index + 1)
+        if y_label == _AP_UNIT and all(len(values) == 1 for _, values in chosen.values()):
+            _draw_final_scores(axes, chosen)
+            continue
         _draw_curves(axes, chosen, log_scale)
         style_axes(axes, title, "iteration", y_label)
         if chosen is total:
@@ -164,6 +168,21 @@ def _ap_label(name: str, values: np.ndarray) -> str:
 
 def _scalar_label(name: str, values: np.ndarray) -> str:
     return _SCALAR_NAMES.get(name.split("/", 1)[1], name)
+
+
+def _draw_final_scores(axes: Axes, curves: Curves) -> None:
+    """Bars, for a training that was evaluated once."""
+    names = list(curves)
+    values = [float(curves[name][1][0]) for name in names]
+    colors = [_LINE_COLORS[index % len(_LINE_COLORS)] for index in range(len(names))]
+    axes.barh(range(len(names)), np.nan_to_num(values), height=0.4, color=colors)
+    for index, name in enumerate(names):  # above the bar: tick labels would squeeze the panel
+        axes.text(0, index - 0.25, f" {name}", va="bottom")
+    axes.set_yticks([])
+    axes.set_ylim(len(names) - 0.6, -0.7)
+    iteration = int(curves[names[0]][0][0])
+    style_axes(axes, f"Evaluation at iteration {iteration:,}", _AP_UNIT, "")
+    axes.grid(False, axis="y")
 
 
 def _draw_curves(axes: Axes, curves: Curves, log_scale: bool) -> None:

@@ -171,5 +171,15 @@ def _mean_per_bin(
 
 
 def _correlation_text(iou: np.ndarray, score: np.ndarray) -> str:
+    """Correlation of all detections, and of those that overlap an object where some do not.
+
+    The paper does not say which it reports; detections on background, which the MaskIoU head never
+    sees in training, make the first one much smaller.
+    """
     value = pearson_correlation(torch.from_numpy(iou), torch.from_numpy(score))
-    return "correlation undefined" if np.isnan(value) else f"Pearson correlation {value:.2f}"
+    if np.isnan(value):
+        return "correlation undefined"
+    matched = iou > 0
+    inner = pearson_correlation(torch.from_numpy(iou[matched]), torch.from_numpy(score[matched]))
+    text = f"Pearson correlation {value:.2f}"
+    return text if matched.all() or np.isnan(inner) else f"{text} ({inner:.2f} where IoU > 0)"

@@ -127,18 +127,24 @@ def test_short_constant_and_undefined_curves(tmp_path, values):
 
 def test_several_test_sets_and_rankings_have_names(tmp_path, panels):
     record = {
-        "iteration": 9,
         "total_loss": 1.0,
         "val/segm_class_score/AP": 10.0,
         "val/segm/AP": 11.0,
         "val/segm/AP50": 20.0,
         "mask_scoring/AP_gain": 1.0,
     }
-    plot_losses(write(tmp_path / "m.json", record), tmp_path / "a.png")
+    lines = [{"iteration": iteration, **record} for iteration in (9, 19)]
+    plot_losses(write(tmp_path / "m.json", *lines), tmp_path / "a.png")
     assert panels["Evaluation (last value)"] == [
         "val: mask AP (11.0)",
         "val: mask AP, ranked by class score (10.0)",
     ]
+
+
+def test_a_single_evaluation_is_a_bar_chart(tmp_path, panels):
+    record = {"iteration": 1999, "total_loss": 1.0, "bbox/AP": 30.0, "segm/AP": float("nan")}
+    plot_losses(write(tmp_path / "m.json", record), tmp_path / "a.png")
+    assert "Evaluation at iteration 1,999" in panels
 
 
 def test_smoothing_keeps_constants_and_skips_gaps():

@@ -46,6 +46,15 @@ def test_titles_tell_the_correlations(figure, tmp_path):
     ]
 
 
+def test_detections_without_an_object_are_told_apart(figure, tmp_path):
+    """Where IoU > 0 the mask score falls with it: -1, though the correlation of all is positive."""
+    iou, score = np.array([0, 0, 0.8, 0.9]), np.array([0, 0.1, 0.9, 0.8])
+    plot_score_vs_iou(score, score, iou, tmp_path / "a.png")
+    correlation = np.corrcoef(iou, score)[0, 1]
+    wanted = f"Pearson correlation {correlation:.2f} (-1.00 where IoU > 0)"
+    assert correlation > 0.9 and figure["axes"][1].get_title().splitlines()[1] == wanted
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5000])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_any_number_of_constant_points(count, value, tmp_path):
