@@ -63,7 +63,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         # A generator, so that `seed` and `start_iter` are read at the first batch.
-        yield from torchdata.DataLoader(
+        loader = torchdata.DataLoader(
             DrawnImages(self._dataset, self._mapper, self.seed),
             batch_sampler=itertools.islice(self.batches(), self.start_iter, None),
             num_workers=self._num_workers,
@@ -71,6 +71,11 @@ class TrainLoader:
             # Otherwise starting the loader would take a number from the model's generator.
             generator=torch.Generator(),
         )
+        batches = iter(loader)
+        try:
+            yield from batches
+        finally:
+            _stop_workers(batches)
 
     def batches(self) -> Iterator[list[Draw]]:
         """The batches of this process from iteration 0 on, without loading anything."""
@@ -105,6 +110,17 @@ class DrawnImages(torchdata.Dataset):
 
 def _is_tall(record: dict) -> bool:
     return record.get("width", 1) <= record.get("height", 0)
+
+
+def _stop_workers(batches: Iterator) -> None:
+    """End the worker processes now.
+
+    An error keeps the iterator alive through its traceback; collected later, perhaps in a process
+    that was forked meanwhile, it waits for its workers in vain and prints errors of its own.
+    """
+    shut_down = getattr(batches, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()
 
 
 def _identity(batch: list) -> list:

@@ -1,5 +1,7 @@
 """Starting processes, without starting any; scripts are run in test_scripts.py."""
 
+import sys
+
 import pytest
 import torch
 
@@ -38,7 +40,8 @@ def test_machines_need_a_place_to_meet(monkeypatch):
 def test_several_gpus_are_left_to_detectron2(monkeypatch):
     calls = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("msr_d2.engine.launch.d2_launch", lambda *a, **k: calls.append((a, k)))
+    module = sys.modules["msr_d2.engine.launch"]  # the function has the same name
+    monkeypatch.setattr(module, "d2_launch", lambda *a, **k: calls.append((a, k)))
     args = arguments("--num-gpus", "2")
     assert launch(print, args) is None
     keywords = {"num_machines": 1, "machine_rank": 0, "dist_url": "auto", "args": (args,)}

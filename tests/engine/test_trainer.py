@@ -229,9 +229,9 @@ def test_two_test_sets_and_augmentation(data, tmp_path):
 
 def test_training_learns(data, tmp_path):
     torch.manual_seed(0)
-    opts = ["SOLVER.MAX_ITER", 30, "SOLVER.STEPS", (), "SOLVER.BASE_LR", 0.004]
+    opts = ["SOLVER.MAX_ITER", 16, "SOLVER.STEPS", (), "SOLVER.BASE_LR", 0.004]
     cfg = make_cfg(data, tmp_path, opts)
     cfg.DATASETS.TEST = ()
     trainer, _ = train(cfg)
     losses = [v for v, _ in trainer.storage.history("total_loss").values()]
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4]), losses
