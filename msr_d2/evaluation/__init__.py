@@ -1,6 +1,6 @@
 """Evaluators, chosen by the ``evaluator_type`` of a data set in :func:`build_evaluator`."""
 
-from .average_precision import EvaluationResult, Overlaps, Protocol, average_precision
+from .average_precision import EvaluationResult, average_precision
 from .build import build_evaluator, register_evaluator
 from .coco_overlaps import coco_overlaps
 from .mask_iou_statistics import (
@@ -13,6 +13,7 @@ from .mask_iou_statistics import (
 )
 from .mask_scoring_evaluation import MaskScoringCOCOEvaluator
 from .mask_scoring_results import MaskScoringResults, evaluate_mask_scores
+from .overlaps import Overlaps, Protocol
 from .results import evaluate_coco_results
 from .ytvis_eval import evaluate_ytvis_results, ytvis_overlaps
 from .ytvis_evaluation import YTVISEvaluator

@@ -2,95 +2,17 @@
 
 Several scores can rank the same detections, and images and videos share one implementation: what
 differs between them is only how the overlaps come about. The numbers are those of pycocotools'
-``COCOeval`` to the last digit. Matching looks only at detections that overlap a ground truth, for
-all thresholds and area ranges at once, which makes it much faster.
-
-Shape shorthand:
-    N, M: all detections, all ground truths of the data set
-    D, G: detections and ground truths of one category in one image (a cell)
-    T, R: IoU thresholds (10), recall points (101)
-    K, A, L: categories, area ranges (4), limits on the detections per image (3)
+``COCOeval`` to the last digit. For the letters of shapes see ``overlaps.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-COCO_AREAS = {
-    "all": (0, 1e5**2),
-    "small": (0, 32**2),
-    "medium": (32**2, 96**2),
-    "large": (96**2, 1e5**2),
-}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The settings of an evaluation.
-
-    Attributes:
-        areas: smallest and largest area (both included) of "all", "small", "medium", "large", in
-            square pixels.
-        max_detections: at most so many detections per image and category; AP uses the last one.
-        iou_thresholds: (T,) ascending.
-        recall_points: (R,) ascending.
-    """
-
-    areas: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(COCO_AREAS))
-    max_detections: tuple[int, ...] = (1, 10, 100)
-    iou_thresholds: np.ndarray = field(default_factory=lambda: np.linspace(0.5, 0.95, 10))
-    recall_points: np.ndarray = field(default_factory=lambda: np.linspace(0.0, 1.0, 101))
-
-    def __post_init__(self):
-        limits = tuple(self.max_detections)
-        if len(limits) != 3 or min(limits) < 1:
-            raise ValueError(f"max_detections is {limits}: give three positive numbers")
-        object.__setattr__(self, "max_detections", tuple(sorted(limits)))
-
-    def inside(self, areas: np.ndarray) -> np.ndarray:
-        """Which of the areas (X,) lie in which range: bool array of shape (A, X)."""
-        ranges = self.areas.values()
-        return np.stack([(areas >= low) & (areas <= high) for low, high in ranges])
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One category in one image, where it has both detections and ground truth.
-
-    Attributes:
-        detections: (D,) indices into the detections of the data set.
-        truths: (G,) indices into its ground truths.
-        ious: (D, G); with a crowd region it is the share of the detection inside the region.
-    """
-
-    detections: np.ndarray
-    truths: np.ndarray
-    ious: np.ndarray
-
-
-@dataclass(frozen=True)
-class Overlaps:
-    """Detections, ground truths and their overlaps: everything but the scores.
-
-    Attributes:
-        det_image, det_category, det_area: (N,) image index, category index and area.
-        gt_image, gt_category, gt_area, gt_crowd: (M,) the same, and whether it is a crowd region.
-        cells: where detections can match.
-        num_categories: K.
-    """
-
-    det_image: np.ndarray
-    det_category: np.ndarray
-    det_area: np.ndarray
-    gt_image: np.ndarray
-    gt_category: np.ndarray
-    gt_area: np.ndarray
-    gt_crowd: np.ndarray
-    cells: list[Cell]
-    num_categories: int
+from .matching import ignored_truths, match_all, rank_in_image
+from .overlaps import Overlaps, Protocol
 
 
 @dataclass(frozen=True)
@@ -158,84 +80,8 @@ def average_precision(
             f"expected one score per detection {overlaps.det_image.shape}, got {scores.shape}"
         )
     rank = rank_in_image(overlaps, scores)
-    matched, ignored = _match_all(overlaps, rank, protocol)
+    matched, ignored = match_all(overlaps, rank, protocol)
     return _accumulate(overlaps, scores, rank, matched, ignored, protocol)
-
-
-def rank_in_image(overlaps: Overlaps, scores: np.ndarray) -> np.ndarray:
-    """Rank (N,) of each detection among those of its image and category, from 0."""
-    order = np.lexsort((-scores, overlaps.det_category, overlaps.det_image))
-    image, category = overlaps.det_image[order], overlaps.det_category[order]
-    position = np.arange(len(order))
-    is_first = np.ones(len(order), dtype=bool)
-    is_first[1:] = (image[1:] != image[:-1]) | (category[1:] != category[:-1])
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = position - np.maximum.accumulate(np.where(is_first, position, 0))
-    return rank
-
-
-def _ignored_truths(overlaps: Overlaps, protocol: Protocol) -> np.ndarray:
-    """Ground truths that nobody has to find, (A, M): outside the area range, or crowd regions."""
-    return ~protocol.inside(overlaps.gt_area) | overlaps.gt_crowd
-
-
-def _match_all(
-    overlaps: Overlaps, rank: np.ndarray, protocol: Protocol
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which detections are matched and which do not count, two bool arrays (A, T, N)."""
-    outside = ~protocol.inside(overlaps.det_area)
-    gt_ignored = _ignored_truths(overlaps, protocol)
-    shape = (len(outside), len(protocol.iou_thresholds), len(rank))
-    matched = np.zeros(shape, dtype=bool)
-    # An unmatched detection outside the area range is neither right nor wrong.
-    ignored = np.broadcast_to(outside[:, None], shape).copy()
-    for cell in overlaps.cells:
-        rows = np.argsort(rank[cell.detections])[: protocol.max_detections[-1]]
-        rows = rows[cell.ious[rows].max(axis=1) >= protocol.iou_thresholds[0]]
-        if len(rows) == 0:
-            continue
-        cell_ignored = gt_ignored[:, cell.truths]
-        crowd = overlaps.gt_crowd[cell.truths]
-        match = _match_cell(cell.ious[rows], cell_ignored, crowd, protocol.iou_thresholds)
-        found, columns = match >= 0, cell.detections[rows]
-        area = np.arange(len(match))[:, None, None]
-        matched[:, :, columns] = found
-        ignored[:, :, columns] = np.where(found, cell_ignored[area, match], ignored[:, :, columns])
-    return matched, ignored
-
-
-def _match_cell(
-    ious: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray
-) -> np.ndarray:
-    """Greedy matching of one cell: each detection takes the free ground truth it overlaps most.
-
-    A ground truth that counts is preferred to an ignored one, and of equal overlaps the last is
-    taken. A crowd region can be taken many times.
-
-    Args:
-        ious: (D, G), the detections in the order of their rank.
-        ignored: (A, G) bool.
-        crowd: (G,) bool.
-        thresholds: (T,).
-
-    Returns:
-        (A, T, D) index of the matched ground truth, or -1.
-    """
-    num_areas, num_truths = ignored.shape
-    thresholds = np.minimum(thresholds, 1 - 1e-10)[:, None]
-    free = np.ones((num_areas, len(thresholds), num_truths), dtype=bool)
-    match = np.full((num_areas, len(thresholds), len(ious)), -1)
-    bonus = np.where(ignored, 0, num_truths)[:, None]
-    # place[d, g]: how many ground truths detection d overlaps less (the stable sort breaks ties).
-    place = np.argsort(np.argsort(ious, axis=1, kind="stable"), axis=1)
-    for d, iou in enumerate(ious):
-        value = np.where(free & (iou >= thresholds), place[d] + bonus, -1)
-        best = value.argmax(axis=2)
-        found = value.max(axis=2) >= 0
-        match[:, :, d] = np.where(found, best, -1)
-        area, threshold = np.nonzero(found & ~crowd[best])
-        free[area, threshold, best[area, threshold]] = False
-    return match
 
 
 def _accumulate(
@@ -252,7 +98,7 @@ def _accumulate(
     precision = -np.ones((num_thresholds, num_points, *shape))
     recall = -np.ones((num_thresholds, *shape))
 
-    wanted = ~_ignored_truths(overlaps, protocol)
+    wanted = ~ignored_truths(overlaps, protocol)
     order = np.lexsort((overlaps.det_image, -scores, overlaps.det_category))
     starts = np.searchsorted(overlaps.det_category[order], np.arange(shape[0] + 1))
     for k in range(shape[0]):

@@ -8,8 +8,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
-from .average_precision import Cell, Overlaps
 from .cells import cell_indices, check_known, common_cells, warn_of_unknown_categories
+from .overlaps import Cell, Overlaps
 
 IOU_TYPES = ("bbox", "segm")
 

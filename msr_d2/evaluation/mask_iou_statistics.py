@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..layers.statistics import pearson_correlation
-from .average_precision import Overlaps
+from .overlaps import Overlaps
 
 FIGURE2_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
 from collections.abc import Sequence
 
@@ -14,10 +13,11 @@ from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from .average_precision import EvaluationResult, Protocol, average_precision
+from .average_precision import EvaluationResult, average_precision
 from .coco_overlaps import coco_overlaps, complete_annotations
 from .mask_iou_statistics import figure2_table, format_figure2_table
 from .mask_scoring_results import MaskScoringResults, evaluate_mask_scores, segmentation_results
+from .overlaps import Protocol
 
 SEGM_RESULTS_FILE = "coco_segm_results.json"
 PAIRS_FILE = "mask_scoring_pairs.npz"
@@ -60,7 +60,6 @@ class MaskScoringCOCOEvaluator(COCOEvaluator):
             **kwargs: further arguments of ``COCOEvaluator``.
         """
         super().__init__(dataset_name, *args, **kwargs)
-        self._logger = logging.getLogger(__name__)
         self._eval_oracle = eval_oracle
         complete_annotations(self._coco_api)
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .average_precision import EvaluationResult, Overlaps, Protocol, average_precision
+from .average_precision import EvaluationResult, average_precision
 from .mask_iou_statistics import correlation, oracle_scores, true_mask_iou
+from .overlaps import Overlaps, Protocol
 
 GAIN_METRICS = ("AP", "AP50", "AP75")
 

@@ -12,9 +12,10 @@ from typing import Union
 import numpy as np
 from pycocotools.coco import COCO
 
-from .average_precision import EvaluationResult, Protocol, average_precision
+from .average_precision import EvaluationResult, average_precision
 from .coco_overlaps import coco_overlaps, complete_annotations
 from .mask_scoring_results import evaluate_mask_scores
+from .overlaps import Protocol
 
 PathLike = Union[str, "os.PathLike[str]"]
 _KEY_OF_TASK = {"bbox": "bbox", "segm": "segmentation"}

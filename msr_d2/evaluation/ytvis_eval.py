@@ -18,8 +18,9 @@ from typing import Any, Union
 import numpy as np
 import pycocotools.mask as mask_util
 
-from .average_precision import Cell, Overlaps, Protocol, average_precision
+from .average_precision import average_precision
 from .cells import cell_indices, check_known, common_cells, warn_of_unknown_categories
+from .overlaps import Cell, Overlaps, Protocol
 from .track_overlaps import MaskTrack, box_track_iou, mask_track_iou
 
 YTVIS_AREAS = {

@@ -59,7 +59,8 @@ class YTVISEvaluator(DatasetEvaluator):
             output_dir: where to write the results files, if given.
             max_dets_per_video: limit on the tracks per video and category.
         """
-        self._logger = logging.getLogger(__name__)
+        # Below detectron2's logger, which every project based on it has set up.
+        self._logger = logging.getLogger(f"detectron2.{__name__}")
         self._tasks = tuple(tasks)
         self._distributed = distributed
         self._output_dir = output_dir

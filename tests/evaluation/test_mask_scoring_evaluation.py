@@ -1,4 +1,5 @@
 import json
+import logging
 import pickle
 
 import numpy as np
@@ -284,6 +285,17 @@ def test_pairs_file(tmp_path):
     assert set(pairs) == set(expected)
     for key, value in expected.items():
         np.testing.assert_allclose(pairs[key], value)
+
+
+def test_tables_are_logged_where_detectron2_logs(tmp_path, caplog):
+    evaluator = make_evaluator(ground_truth([annotation(OBJECT)]), tmp_path)
+    with caplog.at_level(logging.INFO, logger="detectron2"):
+        evaluate(evaluator, [two_masks_in_one_box([0.25, 1.0])])
+    for title in ("ranked by the mask score", "ranked by the class score", "AP_gain"):
+        assert title in caplog.text
+    # One detection has a class score and a MaskIoU above 0.5: 0.8, times 1.0.
+    assert "0.9 - 1.0    |          1 |            0.800 |           0.800" in caplog.text
+    assert all(x.name.startswith("detectron2.") for x in caplog.records)
 
 
 def test_json_without_area_and_iscrowd(tmp_path):
