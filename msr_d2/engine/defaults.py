@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..data import check_num_classes, register_from_config
+from ..modeling import check_deformable_config, check_legacy_config
 from .config_file import load_cfg
 
 
@@ -42,6 +43,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="msr_d2")
     register_from_config(cfg)
     check_num_classes(cfg)
+    check_deformable_config(cfg)
+    if cfg.MODEL.LEGACY_BOXES:
+        check_legacy_config(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from ..layers.statistics import pearson_correlation
+from ..layers.statistics import mean_per_bin, pearson_correlation
 from .overlaps import Overlaps
 
 FIGURE2_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -67,13 +67,7 @@ def score_per_iou_bin(
     Returns:
         the means (B,), NaN for an empty bin, and the counts (B,).
     """
-    true_iou, scores, edges = (np.asarray(x, dtype=np.float64) for x in (true_iou, scores, edges))
-    bin_of = np.searchsorted(edges, true_iou, side="right") - 1
-    bin_of[true_iou == edges[-1]] = len(edges) - 2
-    inside = (bin_of >= 0) & (bin_of < len(edges) - 1)
-    count = np.bincount(bin_of[inside], minlength=len(edges) - 1)
-    total = np.bincount(bin_of[inside], scores[inside], minlength=len(edges) - 1)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0), count
+    return mean_per_bin(true_iou, scores, edges)
 
 
 def figure2_table(

@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from ..layers import pearson_correlation
+from ..layers import mean_per_bin, pearson_correlation
 from .figure import check_arrays, new_figure, save_figure, style_axes, write_note
 from .style import BLUE, GRAY, ORANGE
 
@@ -100,8 +100,8 @@ def plot_scores_per_iou_bin(
         )
     chosen = (arrays[0] > min_class_score) & (arrays[2] > min_iou)
     before, after, iou = (x[chosen] for x in arrays)
-    class_means, counts = _mean_per_bin(iou, before, edges)
-    mask_means, _ = _mean_per_bin(iou, after, edges)
+    class_means, counts = mean_per_bin(iou, before, edges)
+    mask_means, _ = mean_per_bin(iou, after, edges)
     figure = new_figure(columns=1, width=1.6 + 1.15 * len(counts))
     axes = figure.add_subplot()
     _draw_bars(axes, class_means, -0.2, BLUE, "Mask R-CNN: class score")
@@ -136,7 +136,7 @@ def _draw_cloud(
         label = f"detections per cell, of {len(iou):,}"
         axes.figure.colorbar(cells, ax=axes, label=label, shrink=0.8)
     edges = np.linspace(0, 1, 11)
-    means, _ = _mean_per_bin(iou, score, edges)
+    means, _ = mean_per_bin(iou, score, edges)
     centers = (edges[1:] + edges[:-1]) / 2
     axes.plot(centers, means, color=ORANGE, marker="o", markersize=4, label="mean per 0.1 of IoU")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="score = true MaskIoU")
@@ -156,18 +156,6 @@ def _draw_bars(axes: Axes, means: np.ndarray, offset: float, color: str, label: 
     bars = axes.bar(positions, np.nan_to_num(means), width=0.38, color=color, label=label)
     texts = ["" if np.isnan(mean) else f"{mean:.2f}" for mean in means]
     axes.bar_label(bars, labels=texts, padding=2, fontsize=9)
-
-
-def _mean_per_bin(
-    iou: np.ndarray, score: np.ndarray, edges: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means (B,), NaN for an empty bin, and counts (B,) of the scores in each bin of IoU."""
-    index = np.searchsorted(edges, iou, side="right") - 1
-    index[iou == edges[-1]] = len(edges) - 2
-    inside = (index >= 0) & (index < len(edges) - 1)
-    counts = np.bincount(index[inside], minlength=len(edges) - 1)
-    sums = np.bincount(index[inside], score[inside], minlength=len(edges) - 1)
-    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0), counts
 
 
 def _correlation_text(iou: np.ndarray, score: np.ndarray) -> str:
