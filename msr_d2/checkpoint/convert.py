@@ -27,7 +27,10 @@ from .settings import compare_settings, expected_settings
 AUTHOR = "msr_d2 convert_checkpoint"
 
 # Parts that a source cannot have, because its method has no such head.
-_ALWAYS_ALLOWED = {"detectron2": ("roi_heads.maskiou_head.",)}
+_ALWAYS_ALLOWED = {
+    "detectron2": ("roi_heads.maskiou_head.",),
+    "torchvision": ("backbone.fpn_", "proposal_generator.", "roi_heads."),
+}
 
 
 def convert_state_dict(
@@ -138,7 +141,11 @@ def _fill_batch_norm(report: ConversionReport, shapes: Mapping) -> None:
 
 
 def _add_notes(report: ConversionReport) -> None:
-    if any(name.startswith("roi_heads.maskiou_head.") for name in report.allowed_missing):
+    if report.source == "torchvision":
+        report.notes.append(
+            "These weights fill the backbone only: train the rest from its random start."
+        )
+    elif any(name.startswith("roi_heads.maskiou_head.") for name in report.allowed_missing):
         report.notes.append(
             "The MaskIoU head is NEW: the checkpoint has none. It keeps its random start and must "
             "be trained before mask_scores mean anything."

@@ -4,6 +4,7 @@ Sources:
     maskscoring_rcnn: the official Mask Scoring R-CNN, and maskrcnn-benchmark that it is built on
     mmdet: Mask Scoring R-CNN (`ms_rcnn`) and Mask R-CNN of mmdetection 2 and 3
     detectron2: its model zoo, and models of this project
+    torchvision: ResNets trained on ImageNet, which fill the backbone only
 
 Everything here is a pure function of names and tensors.
 """
@@ -15,13 +16,14 @@ from collections.abc import Collection
 
 import torch
 
-SOURCES = ("maskscoring_rcnn", "mmdet", "detectron2")
+SOURCES = ("maskscoring_rcnn", "mmdet", "detectron2", "torchvision")
 
 # FrozenBatchNorm2d of detectron2 adds it to the variance; maskrcnn-benchmark adds nothing.
 BATCH_NORM_EPS = 1e-5
 
 _DROPPED = re.compile(
     r"(.*\.)?(num_batches_tracked|pixel_mean|pixel_std|anchor_generator\.cell_anchors\.\d+)"
+    r"|fc\.(weight|bias)"  # the classifier of an ImageNet model
 )
 _DETECTRON2_NAMES = re.compile(
     r"backbone\.(bottom_up|stem|res[2-5]|fpn_(lateral|output)[2-5])\.|proposal_generator\."
@@ -84,9 +86,19 @@ _MMDET = {
     "roi_head.mask_iou_head.fc_mask_iou.": "roi_heads.maskiou_head.maskiou.",
 }
 
-_PREFIXES = {"maskscoring_rcnn": _MASKSCORING_RCNN, "mmdet": _MMDET}
+_TORCHVISION = {
+    "conv1.": "{resnet}stem.conv1.",
+    "bn1.": "{resnet}stem.conv1.norm.",
+    **{f"layer{s}.": f"{{resnet}}res{s + 1}." for s in range(1, 5)},
+}
 
-# Inside of a residual stage; both sources call the layers as torchvision does.
+_PREFIXES = {
+    "maskscoring_rcnn": _MASKSCORING_RCNN,
+    "mmdet": _MMDET,
+    "torchvision": _TORCHVISION,
+}
+
+# Inside of a residual stage; all sources call the layers as torchvision does.
 _BLOCK_NAMES = (
     (re.compile(r"(\.res[2-5]\.\d+)\.bn(\d)\."), r"\1.conv\2.norm."),
     (re.compile(r"(\.res[2-5]\.\d+)\.downsample\.0\."), r"\1.shortcut."),
@@ -156,8 +168,6 @@ def _hint(keys: Collection[str]) -> str:
             "This looks like a file of Caffe2 (an ImageNet backbone or Detectron), which "
             "detectron2 reads itself: put it into MODEL.WEIGHTS as it is"
         )
-    if "conv1.weight" in keys and "layer1.0.conv1.weight" in keys:
-        return "This looks like an ImageNet backbone of torchvision, not like a detector"
     return f"Name it with --source, one of {', '.join(SOURCES)}"
 
 

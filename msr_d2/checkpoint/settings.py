@@ -23,6 +23,12 @@ _MMDET_COMMON = {
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
 }
+_TORCHVISION = {
+    "INPUT.FORMAT": "RGB",
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+}
 _MMDET_STYLES = {
     "caffe": {
         **_MMDET_COMMON,
@@ -31,13 +37,7 @@ _MMDET_STYLES = {
         "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
         "MODEL.RESNETS.STRIDE_IN_1X1": True,
     },
-    "pytorch": {
-        **_MMDET_COMMON,
-        "INPUT.FORMAT": "RGB",
-        "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
-        "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
-        "MODEL.RESNETS.STRIDE_IN_1X1": False,
-    },
+    "pytorch": {**_MMDET_COMMON, **_TORCHVISION},
 }
 
 
@@ -53,6 +53,8 @@ def expected_settings(source: str, checkpoint: object = None) -> tuple[dict, lis
     """
     if source == "maskscoring_rcnn":
         return dict(_MASKSCORING_RCNN), []
+    if source == "torchvision":
+        return dict(_TORCHVISION), []
     if source == "detectron2":
         return {}, [
             "Keep INPUT.FORMAT, MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and MODEL.RESNETS.STRIDE_IN_1X1 "

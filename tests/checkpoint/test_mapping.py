@@ -96,7 +96,6 @@ def test_source_detectron2():
     [
         (["a", "b"], "fit no known code base .*Name it with --source"),
         (["conv1_w", "res_conv1_bn_s"], "Caffe2.*MODEL.WEIGHTS"),
-        (["conv1.weight", "layer1.0.conv1.weight"], "ImageNet backbone of torchvision"),
         (["neck.lateral_convs.0.conv.bias", "rpn.head.conv.bias"], "maskscoring_rcnn and mmdet"),
     ],
 )
