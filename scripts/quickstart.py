@@ -79,6 +79,8 @@ def main() -> None:
     lap("shapes")
     command = ["--config-file", str(CONFIG), *options(args)]
     cfg = setup(default_argument_parser().parse_args(command))
+    if not cfg.MODEL.MASKIOU_ON:
+        raise SystemExit("the quickstart compares two scores: leave MODEL.MASKIOU_ON True")
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     results = trainer.train()

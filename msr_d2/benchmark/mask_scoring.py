@@ -65,15 +65,19 @@ def build_pair(cfg: CfgNode) -> dict[str, nn.Module]:
     return {PLAIN: plain, OURS: ours}
 
 
-def training_step(model: nn.Module, batch: list[dict]) -> Callable[[], None]:
-    """Forward and backward pass; proposals are sampled alike in each call."""
+def training_step(model: nn.Module, batch: list[dict]) -> Callable[[], float]:
+    """Forward and backward pass; proposals are sampled alike in each call.
+
+    A call returns the mean number of positive RoIs of an image, which the head runs on.
+    """
     model.train()
 
-    def step() -> None:
+    def step() -> float:
         torch.manual_seed(0)
         model.zero_grad(set_to_none=True)
-        with EventStorage():
+        with EventStorage() as storage:
             sum(model(batch).values()).backward()
+        return storage.latest()["roi_head/num_fg_samples"][0]
 
     return step
 
@@ -198,6 +202,7 @@ def run(
     pair = build_pair(cfg)
     rois = int(cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
     inputs = TargetInputs(batch, rois, device)
+    positives = training_step(pair[OURS], batch)()
     rows, seconds = [], {}
     bar = tqdm(total=(repeats + 1) * 7, desc="benchmark", unit="call")
     for phase, make, training in (
@@ -217,12 +222,15 @@ def run(
     step = seconds["training step"][OURS]
     return "\n".join(
         [
-            f"{images} images of {size[1]}x{size[0]}, {objects} objects and {rois} positive RoIs "
-            f"each, median of {repeats}; {hardware(device)}.",
+            f"{images} images of {size[1]}x{size[0]} with {objects} objects each; "
+            f"{positives:.0f} positive RoIs an image in training, "
+            f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections in inference; median of {repeats}; "
+            f"{hardware(device)}.",
             "",
             table,
             "",
-            f"MaskIoU targets and loss of {len(inputs.logits)} RoIs: "
+            f"MaskIoU targets and loss of {len(inputs.logits)} RoIs ({rois} an image, the most "
+            "that are sampled): "
             f"{target['cells'] * 1e3:.2f} ms, {target['cells'] / step:.2%} of the training step; "
             f"by a loop over full-resolution masks {target['loop'] * 1e3:.1f} ms, "
             f"{target['loop'] / target['cells']:.0f} times as long. The raster shared with the "

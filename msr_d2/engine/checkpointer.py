@@ -66,7 +66,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             ValueError: if it does not, or the file is damaged or unsafe.
         """
         is_local = bool(path) and "://" not in path
-        if is_local and comm.is_main_process() and not os.path.isfile(path):
+        # detectron2 main takes options behind a question mark.
+        if is_local and comm.is_main_process() and not os.path.isfile(path.split("?")[0]):
             raise ValueError(
                 f"checkpoint '{path}' does not exist. It was named by MODEL.WEIGHTS, or by the "
                 f"file last_checkpoint in '{self.save_dir}'; name one that exists."
@@ -83,7 +84,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             weights = data["model_state"].items()
             model = {k: v for k, v in weights if not k.endswith("num_batches_tracked")}
             return {"model": model, "__author__": "pycls", "matching_heuristics": True}
-        return data if "model" in data else {"model": data}
+        data = data if "model" in data else {"model": data}
+        url = getattr(self, "_parsed_url_during_load", None)  # detectron2 main only
+        if url is not None and "matching_heuristics=True" in url.query:
+            data["matching_heuristics"] = True
+        return data
 
     def _load_model(self, checkpoint: dict):
         incompatible = super()._load_model(checkpoint)

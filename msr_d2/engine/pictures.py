@@ -20,6 +20,7 @@ from ..visualization import (
     plot_score_vs_iou,
     plot_scores_per_iou_bin,
 )
+from .trainer import results_folder
 
 
 def write_pictures(
@@ -44,7 +45,7 @@ def write_pictures(
     overlays = folder / "overlays.png"
     sheet = contact_sheet(samples, names, score_threshold=0.5, threshold_on="scores")
     Image.fromarray(sheet).save(overlays)
-    with np.load(run / "inference" / PAIRS_FILE) as pairs:
+    with np.load(Path(results_folder(cfg, dataset_name)) / PAIRS_FILE) as pairs:
         scores = pairs["class_score"], pairs["mask_score"], pairs["true_mask_iou"]
         predicted = pairs["mask_iou"]
     return [

@@ -80,6 +80,13 @@ class Trainer(DefaultTrainer):
             ValueError: if the checkpoint is of another model.
         """
         super().resume_or_load(resume)
+        frozen = self.cfg.MODEL.BACKBONE.FREEZE_AT
+        if self.start_iter == 0 and not self.cfg.MODEL.WEIGHTS and frozen > 0:
+            logger.warning(
+                "MODEL.WEIGHTS is empty but MODEL.BACKBONE.FREEZE_AT is %d: the frozen layers "
+                "stay random. Give ImageNet weights, or set FREEZE_AT 0 and RESNETS.NORM BN or GN.",
+                frozen,
+            )
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
             raise ValueError(
@@ -141,9 +148,7 @@ class Trainer(DefaultTrainer):
             output_folder: where result files go; default ``OUTPUT_DIR/inference``, and a folder
                 of its own there for each of several test sets.
         """
-        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-        if len(cfg.DATASETS.TEST) > 1:
-            folder = os.path.join(folder, dataset_name)
+        folder = results_folder(cfg, dataset_name, output_folder)
         return build_evaluator(cfg, dataset_name, folder)
 
     @classmethod
@@ -180,6 +185,12 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             verify_results(cfg, results)
         return results
+
+
+def results_folder(cfg: CfgNode, dataset_name: str, folder: str | None = None) -> str:
+    """Where the result files of a test set go: a folder of its own where there are several."""
+    folder = folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+    return os.path.join(folder, dataset_name) if len(cfg.DATASETS.TEST) > 1 else folder
 
 
 def _distribute(model: torch.nn.Module) -> torch.nn.Module:

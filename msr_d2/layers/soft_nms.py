@@ -33,7 +33,7 @@ def soft_nms(
             where iou is above ``iou_threshold``.
         sigma: width of the Gaussian.
         iou_threshold: used by "linear" only.
-        score_threshold: boxes whose score falls to this or below are dropped.
+        score_threshold: boxes whose score falls to this or below are dropped; not negative.
         topk: number of boxes to keep at most; all when negative.
 
     Returns:
@@ -50,11 +50,12 @@ def soft_nms(
     kept_scores = remaining.new_zeros(steps)
     boxes = boxes.float()
     for step in range(steps):
-        score, best = remaining.max(dim=0)
-        kept[step], kept_scores[step] = best, score
-        iou = box_iou(boxes[best][None], boxes)[0]
+        score, best = remaining.max(dim=0, keepdim=True)  # (1,): an index without axis would wait
+        kept[step : step + 1], kept_scores[step : step + 1] = best, score
+        iou = box_iou(boxes.index_select(0, best), boxes)[0]
         decay = _decay(iou, method, sigma, iou_threshold)
-        remaining = torch.where(classes == classes[best], remaining * decay, remaining)
+        same_class = classes == classes.index_select(0, best)
+        remaining = torch.where(same_class, remaining * decay, remaining)
         remaining = remaining.index_fill(0, best, -1.0)  # taken: never the maximum again
     valid = kept_scores > score_threshold
     return kept[valid], kept_scores[valid]

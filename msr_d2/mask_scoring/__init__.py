@@ -1,5 +1,6 @@
 """Mask Scoring R-CNN (arXiv 1903.00241): masks ranked by how well they fit."""
 
+from .branch import MaskScoringMixin
 from .config import add_mask_scoring_config
 from .heads import ROI_MASKIOU_HEAD_REGISTRY, MaskIoUHead, build_maskiou_head
 from .inference import add_mask_scores
@@ -18,6 +19,7 @@ __all__ = [
     "CascadeMaskScoringROIHeads",
     "LegacyMaskScoringROIHeads",
     "MaskIoUHead",
+    "MaskScoringMixin",
     "MaskScoringROIHeads",
     "MaskScoringTTA",
     "Res5MaskScoringROIHeads",

@@ -180,7 +180,7 @@ class MaskScoringMixin:
         prediction = self.maskiou_head(maskiou_features, mask_logits, classes)
         with torch.autocast(device.type, enabled=False):
             loss_maskiou = self._maskiou_loss(
-                prediction.float(), mask_logits.detach().float(), rasters, instances, classes
+                prediction.float(), mask_logits.detach(), rasters, instances, classes
             )
         return {
             "loss_mask": loss_mask * self.mask_head.loss_weight,
@@ -254,6 +254,11 @@ def _soft_nms_arguments(cfg: CfgNode) -> dict | None:
         return None
     if options.SIGMA <= 0:
         raise ValueError(f"MODEL.ROI_HEADS.SOFT_NMS.SIGMA is {options.SIGMA}: it must be positive")
+    if options.SCORE_THRESH < 0:
+        raise ValueError(
+            f"MODEL.ROI_HEADS.SOFT_NMS.SCORE_THRESH is {options.SCORE_THRESH}: it must not be "
+            "negative"
+        )
     return {
         "method": options.METHOD,
         "sigma": options.SIGMA,
@@ -275,6 +280,7 @@ def _with_raster(instances: Instances, raster: torch.Tensor) -> Instances:
 def _log_maskiou(prediction: torch.Tensor, target: torch.Tensor, tau: float) -> None:
     """Scalars of the positive RoIs that are trained, into the event storage."""
     storage = get_event_storage()
+    prediction, target = torch.stack([prediction, target]).cpu()  # one wait for the device
     selected = target > tau
     share = selected.float().mean().item() if len(target) else 0.0
     storage.put_scalar("maskiou/positive_share", share)

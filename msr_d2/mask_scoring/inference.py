@@ -45,9 +45,11 @@ def add_mask_scores(
         image.mask_iou = image_iou
         if not image.has("scores"):
             continue
-        image.mask_scores = combine_scores(image.scores, image_iou, mode)
+        # A second pass over the same detections must not multiply a second time.
+        class_scores = image.class_scores if image.has("class_scores") else image.scores
+        image.mask_scores = combine_scores(class_scores, image_iou, mode)
         if overwrite_scores:
-            image.class_scores, image.scores = image.scores, image.mask_scores
+            image.class_scores, image.scores = class_scores, image.mask_scores
 
 
 def soft_nms_inference(
@@ -72,7 +74,7 @@ def _soft_nms_image(boxes, probabilities, image_size, options: dict) -> Instance
     boxes, scores = boxes[finite], probabilities[finite][:, :-1]
     clipped = Boxes(boxes.reshape(-1, 4))
     clipped.clip(image_size)
-    boxes = clipped.tensor.view(len(scores), -1, 4).expand(-1, scores.shape[1], 4)
+    boxes = clipped.tensor.view(-1, boxes.shape[1] // 4, 4).expand(-1, scores.shape[1], 4)
     candidate = scores > options["score_threshold"]
     classes = candidate.nonzero()[:, 1]
     boxes, scores = boxes[candidate], scores[candidate]

@@ -143,7 +143,8 @@ def class_ground_truth(
     covers most of the RoI (the paper does not say which).
 
     Args:
-        targets: ground truth of one image: `gt_classes`, `gt_masks` and `gt_mask_areas` (G,).
+        targets: ground truth of one image: `gt_boxes`, `gt_classes`, `gt_masks` and
+            `gt_mask_areas` (G,).
         boxes: the N positive RoIs of the image.
         matched_classes: (N,) classes of the matched objects.
         matched_masks: (N, M, M) bool rasters of the matched objects.
@@ -160,16 +161,25 @@ def class_ground_truth(
     covered = torch.zeros(num_classes, count, device=device)
     for index in range(len(targets)):
         cls = int(targets.gt_classes[index])
-        repeated = targets.gt_masks[torch.full((count,), index)]
-        raster = rasterize_masks(repeated, boxes, side, device)
+        near = _touching(boxes.tensor, targets.gt_boxes.tensor[index])
+        repeated = targets.gt_masks[torch.full((len(near),), index)]
+        raster = rasterize_masks(repeated, boxes[near], side, device)
         cells = raster.flatten(1).sum(1).float()
-        better = cells > covered[cls]
-        masks[cls, better], covered[cls, better] = raster[better], cells[better]
-        areas[cls, better] = targets.gt_mask_areas[index].to(device)
+        better = cells > covered[cls, near]
+        rois = near[better]
+        masks[cls, rois], covered[cls, rois] = raster[better], cells[better]
+        areas[cls, rois] = targets.gt_mask_areas[index].to(device)
     rois = torch.arange(count, device=device)
     masks[matched_classes, rois] = matched_masks
     areas[matched_classes, rois] = matched_areas.to(device)
     return masks, areas
+
+
+def _touching(boxes: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
+    """Indices of the boxes (N, 4) that come within a pixel of one box (4,)."""
+    low = torch.maximum(boxes[:, :2], box[:2] - 1)
+    high = torch.minimum(boxes[:, 2:], box[2:] + 1)
+    return (high > low).all(dim=1).nonzero()[:, 0]
 
 
 def selected_entries(targets: torch.Tensor, present: torch.Tensor, mode: str, tau: float):

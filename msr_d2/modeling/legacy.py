@@ -191,7 +191,7 @@ class LegacyFastRCNNOutputLayers(FastRCNNOutputLayers):
         """(R, K * 4) or (R, 4) boxes of each image; see ``FastRCNNOutputLayers``."""
         boxes = super().predict_boxes(predictions, proposals)
         return [
-            clip_legacy_boxes(b.view(len(b), -1, 4), image.image_size).view(b.shape)
+            clip_legacy_boxes(b.view(-1, b.shape[1] // 4, 4), image.image_size).view(b.shape)
             for b, image in zip(boxes, proposals)
         ]
 

@@ -235,3 +235,12 @@ def test_training_learns(data, tmp_path):
     trainer, _ = train(cfg)
     losses = [v for v, _ in trainer.storage.history("total_loss").values()]
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4]), losses
+
+
+@pytest.mark.parametrize("frozen, warns", [(2, True), (0, False)])
+def test_frozen_layers_without_weights_warn(data, tmp_path, caplog, frozen, warns):
+    """They would stay random, and nothing else would tell."""
+    cfg = make_cfg(data, tmp_path, ["MODEL.BACKBONE.FREEZE_AT", frozen, "MODEL.WEIGHTS", ""])
+    with caplog.at_level(logging.WARNING, logger="msr_d2"):
+        Trainer(cfg).resume_or_load(resume=False)
+    assert ("frozen layers" in caplog.text) == warns
