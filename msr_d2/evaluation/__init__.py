@@ -8,7 +8,6 @@ from .mask_iou_statistics import (
     figure2_table,
     format_figure2_table,
     oracle_scores,
-    score_per_iou_bin,
     true_mask_iou,
 )
 from .mask_scoring_evaluation import MaskScoringCOCOEvaluator
@@ -36,7 +35,6 @@ __all__ = [
     "format_figure2_table",
     "oracle_scores",
     "register_evaluator",
-    "score_per_iou_bin",
     "true_mask_iou",
     "ytvis_overlaps",
 ]

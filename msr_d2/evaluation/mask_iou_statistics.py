@@ -53,23 +53,6 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return pearson_correlation(first[finite], second[finite])
 
 
-def score_per_iou_bin(
-    true_iou: np.ndarray, scores: np.ndarray, edges: Sequence[float] = FIGURE2_EDGES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean score of the detections in each bin of true MaskIoU.
-
-    Args:
-        true_iou: (N,).
-        scores: (N,).
-        edges: B + 1 ascending bin edges. A bin contains its lower edge; the last bin contains its
-            upper edge as well.
-
-    Returns:
-        the means (B,), NaN for an empty bin, and the counts (B,).
-    """
-    return mean_per_bin(true_iou, scores, edges)
-
-
 def figure2_table(
     pairs: Mapping[str, np.ndarray], min_class_score: float = 0.5, min_iou: float = 0.5
 ) -> dict[str, np.ndarray]:
@@ -87,7 +70,7 @@ def figure2_table(
     true_iou = pairs["true_mask_iou"][chosen]
     table = {"edges": np.array(FIGURE2_EDGES)}
     for key in ("class_score", "mask_score"):
-        table[key], table["count"] = score_per_iou_bin(true_iou, pairs[key][chosen])
+        table[key], table["count"] = mean_per_bin(true_iou, pairs[key][chosen], FIGURE2_EDGES)
     return table
 
 

@@ -8,7 +8,6 @@ from msr_d2.evaluation import (
     figure2_table,
     format_figure2_table,
     oracle_scores,
-    score_per_iou_bin,
     true_mask_iou,
 )
 
@@ -64,19 +63,6 @@ def test_correlation():
 @pytest.mark.parametrize("pairs", [([], []), ([1], [1]), ([1, 1], [0, 1]), ([np.nan], [1])])
 def test_correlation_is_nan_where_it_is_undefined(pairs):
     assert np.isnan(correlation(*pairs))
-
-
-def test_score_per_iou_bin():
-    true_iou = [0.49, 0.5, 0.55, 0.6, 0.95, 1.0, 1.01]
-    scores = [9.0, 0.2, 0.4, 0.5, 0.7, 0.9, 9.0]
-    mean, count = score_per_iou_bin(true_iou, scores)
-    np.testing.assert_array_equal(count, [2, 1, 0, 0, 2])
-    np.testing.assert_allclose(mean, [0.3, 0.5, np.nan, np.nan, 0.8])
-
-
-def test_score_per_iou_bin_of_nothing():
-    mean, count = score_per_iou_bin([], [])
-    assert np.isnan(mean).all() and count.tolist() == [0] * 5
 
 
 def test_figure2_table():
