@@ -39,7 +39,8 @@ def options(args: argparse.Namespace) -> list[str]:
     if args.output:
         opts += ["OUTPUT_DIR", args.output]
     if args.iterations is not None:
-        steps = (int(args.iterations * 0.72), int(args.iterations * 0.92))
+        drops = {int(args.iterations * share) for share in (0.72, 0.92)}
+        steps = tuple(sorted(drops - {0}))
         opts += ["SOLVER.MAX_ITER", str(args.iterations), "SOLVER.STEPS", str(steps)]
     return opts
 
