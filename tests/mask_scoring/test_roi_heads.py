@@ -93,7 +93,7 @@ class MaskScoring(EndToEnd):
         expected = self.train_step(theirs, self.make_batch())
         torch.manual_seed(1)
         got = self.train_step(ours, self.make_batch())
-        assert {k: float(v) for k, v in got.items()} == {k: float(v) for k, v in expected.items()}
+        assert {k: v.item() for k, v in got.items()} == {k: v.item() for k, v in expected.items()}
 
     def test_mask_loss_equals_detectron2(self, model):
         """The shared raster must not change the mask loss, nor the head the box losses."""
@@ -101,7 +101,7 @@ class MaskScoring(EndToEnd):
         plain.load_state_dict(model.state_dict(), strict=False)
         expected = self.losses_of(plain, self.make_batch())
         got = self.losses_of(model, self.make_batch())
-        assert {k: float(got[k]) for k in expected} == {k: float(v) for k, v in expected.items()}
+        assert {k: got[k].item() for k in expected} == {k: v.item() for k, v in expected.items()}
 
     @torch.no_grad()
     def test_augmented_inference_keeps_mask_scores(self, model):
