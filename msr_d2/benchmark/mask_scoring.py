@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..mask_scoring.losses import mask_iou_loss
 from ..mask_scoring.targets import gt_class_targets, mask_areas, rasterize_masks
-from .timing import compare, hardware, markdown_table
+from .timing import compare, hardware, markdown_table, peak_resident_kib
 
 PLAIN, OURS = "Mask R-CNN", "Mask Scoring R-CNN"
 
@@ -48,12 +48,22 @@ def _polygon(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def build(cfg: CfgNode, name: str) -> nn.Module:
-    """One of the two models with random weights; it keeps all RoIs at test time."""
+    """One of the two models with random weights; it keeps all RoIs at test time.
+
+    Random residual blocks would let the features explode, and then hardly a box is left: their last
+    norms are zero here, so that proposals spread over the image as those of a trained model do.
+    """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = "", 0.0
     cfg.MODEL.MASKIOU_ON = name == OURS
-    return build_model(cfg)
+    cfg.MODEL.PIXEL_STD = [57.375, 57.12, 58.395]
+    model = build_model(cfg)
+    for module in model.modules():
+        if isinstance(module, (BasicBlock, BottleneckBlock)):
+            last = module.conv2 if isinstance(module, BasicBlock) else module.conv3
+            last.norm.weight.data.zero_()
+    return model
 
 
 def build_pair(cfg: CfgNode) -> dict[str, nn.Module]:
@@ -82,13 +92,17 @@ def training_step(model: nn.Module, batch: list[dict]) -> Callable[[], float]:
     return step
 
 
-def inference_step(model: nn.Module, batch: list[dict]) -> Callable[[], None]:
-    """Inference without the pasting of masks, which is the same for all models."""
+def inference_step(model: nn.Module, batch: list[dict]) -> Callable[[], float]:
+    """Inference without the pasting of masks, which is the same for all models.
 
-    def step() -> None:
+    A call returns the mean number of detections of an image.
+    """
+
+    def step() -> float:
         model.eval()
         with torch.no_grad():
-            model.inference(batch, do_postprocess=False)
+            detections = model.inference(batch, do_postprocess=False)
+        return sum(len(image) for image in detections) / len(batch)
 
     return step
 
@@ -169,7 +183,7 @@ class TargetInputs:
 def peak_memory(cfg: CfgNode, batch: list[dict], training: bool) -> dict[str, float]:
     """Peak memory of one step of each model in MiB, each in a process of its own.
 
-    On a GPU what torch allocated, on the CPU the resident size of the whole process.
+    On a GPU what torch allocated, on the CPU the resident size of the whole process (Linux).
     """
     context = multiprocessing.get_context("spawn")
     peaks = {}
@@ -186,7 +200,7 @@ def _peak_of_one(cfg: CfgNode, batch: list[dict], training: bool, name: str) -> 
     (training_step if training else inference_step)(model, batch)()
     if cfg.MODEL.DEVICE.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_resident_kib() / 2**10
 
 
 def run(
@@ -194,7 +208,7 @@ def run(
     repeats: int = 5,
     images: int = 2,
     size: tuple[int, int] = (480, 640),
-    objects: int = 8,
+    objects: int = 32,
 ) -> str:
     """Compare both models and the two ways to the target; returns the report as Markdown."""
     device = torch.device(cfg.MODEL.DEVICE)
@@ -203,6 +217,7 @@ def run(
     rois = int(cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
     inputs = TargetInputs(batch, rois, device)
     positives = training_step(pair[OURS], batch)()
+    detections = inference_step(pair[OURS], batch)()
     rows, seconds = [], {}
     bar = tqdm(total=(repeats + 1) * 7, desc="benchmark", unit="call")
     for phase, make, training in (
@@ -224,7 +239,7 @@ def run(
         [
             f"{images} images of {size[1]}x{size[0]} with {objects} objects each; "
             f"{positives:.0f} positive RoIs an image in training, "
-            f"{cfg.TEST.DETECTIONS_PER_IMAGE} detections in inference; median of {repeats}; "
+            f"{detections:.0f} detections in inference; median of {repeats}; "
             f"{hardware(device)}.",
             "",
             table,

@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torchvision
@@ -47,6 +48,18 @@ def hardware(device: torch.device) -> str:
         f"{device.type} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"torchvision {torchvision.__version__}, Python {platform.python_version()}"
     )
+
+
+def peak_resident_kib() -> int:
+    """Largest resident size of this process so far, in KiB; Linux only.
+
+    `getrusage` is of no use here: its maximum survives fork and exec, so a child process would
+    report its parent's.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    raise OSError("the kernel does not tell the peak memory of a process (VmHWM)")
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
