@@ -292,10 +292,11 @@ def test_tables_are_logged_where_detectron2_logs(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="detectron2"):
         evaluate(evaluator, [two_masks_in_one_box([0.25, 1.0])])
     for title in ("ranked by the mask score", "ranked by the class score", "AP_gain"):
-        assert title in caplog.text
+        loggers = [x.name for x in caplog.records if title in x.getMessage()]
+        # "d2." where another test has set up detectron2's formatter, which shortens the name.
+        assert loggers and all(name.startswith(("detectron2.", "d2.")) for name in loggers)
     # One detection has a class score and a MaskIoU above 0.5: 0.8, times 1.0.
     assert "0.9 - 1.0    |          1 |            0.800 |           0.800" in caplog.text
-    assert all(x.name.startswith("detectron2.") for x in caplog.records)
 
 
 def test_json_without_area_and_iscrowd(tmp_path):
