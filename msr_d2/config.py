@@ -8,6 +8,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
+from .mask_free_vis.config import add_mask_free_vis_config
 from .mask_scoring.config import add_mask_scoring_config
 
 
@@ -22,6 +23,7 @@ def add_msr_config(cfg: CfgNode) -> None:
     defaults = get_detectron2_cfg()
     _add_shared_config(defaults)
     add_mask_scoring_config(defaults)
+    add_mask_free_vis_config(defaults)
     _add_missing_keys(cfg, defaults)
 
 
