@@ -20,6 +20,7 @@ from ..evaluation import build_evaluator
 from ..mask_scoring import MaskScoringTTA
 from .checkpointer import SafeCheckpointer
 from .hooks import IterationSeed, TrainingProgress
+from .optimizer import build_optimizer
 from .progress import ProgressLoader
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,11 @@ class Trainer(DefaultTrainer):
         """Train, and return the results of the last evaluation (main process only)."""
         super().train()
         return getattr(self, "_last_eval_results", None) if comm.is_main_process() else None
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """See :func:`msr_d2.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
