@@ -1,10 +1,15 @@
 #!/usr/bin/env python
-"""Write the shapes set: generated images with COCO annotations.
+"""Write the shapes set: generated images with COCO annotations, or moving clips for video models.
 
     python scripts/make_shapes.py --output datasets/shapes --train 800 --val 200 --size 160 --seed 0
+    python scripts/make_shapes.py --format ytvis --output datasets/shapes_video --train 160 --val 32
 
-The folder gets train/*.png, val/*.png and annotations/instances_{train,val}.json. Equal arguments
-give equal bytes. A set that is there already is left as it is; one that is incomplete is repaired.
+coco: the folder gets train/*.png, val/*.png and annotations/instances_{train,val}.json.
+ytvis: it gets {train,val}/JPEGImages/<video>/<frame>.jpg and annotations/instances_train.json
+(boxes only), instances_train_masks.json and instances_val.json.
+
+Equal arguments give equal bytes. A set that is there already is left as it is; one that is
+incomplete is repaired.
 """
 
 from __future__ import annotations
@@ -13,7 +18,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from msr_d2.data.shapes import write_coco
+from msr_d2.data.shapes import write_coco, write_ytvis
+
+DEFAULTS = {"coco": {"train": 800, "val": 200}, "ytvis": {"train": 160, "val": 32}}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,18 +28,55 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--train", type=int, default=800, help="training images (800)")
-    parser.add_argument("--val", type=int, default=200, help="validation images (200)")
-    parser.add_argument("--size", type=int, default=160, help="side of an image in pixels (160)")
+    parser.add_argument("--format", choices=DEFAULTS, default="coco", help="images or clips (coco)")
+    parser.add_argument("--train", type=int, help="training images (800) or clips (160)")
+    parser.add_argument("--val", type=int, help="validation images (200) or clips (32)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        help="coco: side of an image in pixels (160); ytvis: HEIGHT WIDTH of a frame (96 128)",
+    )
+    parser.add_argument(
+        "--length", type=int, nargs="+", help="ytvis: frames a clip (10), or FEWEST MOST"
+    )
+    parser.add_argument("--train-masks", action="store_true", help="ytvis: masks in train as well")
+    parser.add_argument("--workers", type=int, help="ytvis: processes that draw (this one)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (0)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set of other settings")
     return parser.parse_args()
 
 
+def write(args: argparse.Namespace) -> bool:
+    """Write the set that is asked for; False if it is there already."""
+    defaults = DEFAULTS[args.format]
+    train = defaults["train"] if args.train is None else args.train
+    val = defaults["val"] if args.val is None else args.val
+    common = {"seed": args.seed, "overwrite": args.overwrite, "progress": True}
+    if args.format == "coco":
+        if args.length or args.train_masks or args.workers is not None:
+            raise ValueError("--length, --train-masks and --workers need --format ytvis")
+        sizes = args.size or [160]
+        if len(sizes) != 1:
+            raise ValueError(f"--size must be one number for --format coco, got {sizes}")
+        return write_coco(args.output, train, val, size=sizes[0], **common)
+    size, length = args.size or [96, 128], args.length or [10]
+    return write_ytvis(
+        args.output,
+        train,
+        val,
+        size=tuple(size) if len(size) > 1 else (size[0], size[0]),
+        length=tuple(length) if len(length) > 1 else length[0],
+        train_masks=args.train_masks,
+        workers=args.workers or 0,
+        **common,
+    )
+
+
 def main() -> int:
     args = parse_arguments()
     try:
-        written = write_coco(**vars(args), progress=True)
+        written = write(args)
     except ValueError as error:
         print(f"make_shapes: {error}", file=sys.stderr)
         return 2

@@ -32,6 +32,7 @@ from msr_d2.data.shapes import (
 )
 from msr_d2.data.shapes.coco import RLE_LIST, RLE_STRING, encode_rle
 from msr_d2.data.shapes.hardness import TREATMENTS
+from msr_d2.data.shapes.marker import MARKER
 from msr_d2.data.shapes.outlines import bar, make_outline
 
 DISC, SQUARE = CATEGORIES[0], CATEGORIES[1]
@@ -404,7 +405,7 @@ def test_files_of_others_are_left_alone(tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"settings": 1, "complete": true}'])
 def test_a_foreign_marker_is_an_error(tmp_path, text):
-    (tmp_path / files.MARKER).write_text(text)
+    (tmp_path / MARKER).write_text(text)
     with pytest.raises(ValueError, match="delete it"):
         write(tmp_path)
 

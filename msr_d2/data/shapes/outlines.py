@@ -37,6 +37,16 @@ CATEGORIES = (
     Category(9, "crescent", 0.49),
 )
 
+# What moves in clips: outlines that leave about half of their box empty, at any angle, so that a
+# filled box is a poor mask. The ids and hues of classes that both tables have are the same.
+CLIP_CATEGORIES = (
+    Category(5, "star", 0.13),
+    Category(7, "plus", 0.83),
+    Category(9, "crescent", 0.49),
+    Category(11, "ring", 0.01),
+    Category(12, "angle", 0.62),
+)
+
 
 def make_outline(name: str, dice: Dice) -> np.ndarray:
     """Draw an outline of class ``name``; members of a class differ a little in proportions.
@@ -110,6 +120,20 @@ def _crescent(dice: Dice) -> np.ndarray:
     return np.concatenate(points) + (0.25, 0.0)
 
 
+def _ring(dice: Dice) -> np.ndarray:
+    """Two circles that are joined by a cut of no width, so that one polygon has a hole."""
+    outer = regular_polygon(40)
+    inner = dice.uniform(0.50, 0.62) * outer[::-1]
+    return np.concatenate([outer, outer[:1], inner[-1:], inner])
+
+
+def _angle(dice: Dice) -> np.ndarray:
+    """The letter L, with legs of unlike length."""
+    thick, short = dice.uniform(0.56, 0.70), dice.uniform(1.5, 1.9)
+    points = [[0, 0], [thick, 0], [thick, 2 - thick], [short, 2 - thick], [short, 2], [0, 2]]
+    return np.array(points, float) - (short / 2, 1.0)
+
+
 _OUTLINES = {
     "disc": _disc,
     "square": _square,
@@ -117,4 +141,6 @@ _OUTLINES = {
     "star": _star,
     "plus": _plus,
     "crescent": _crescent,
+    "ring": _ring,
+    "angle": _angle,
 }

@@ -1,4 +1,4 @@
-"""The knobs of the shapes set."""
+"""The knobs of the shapes set and of its moving clips."""
 
 from __future__ import annotations
 
@@ -66,3 +66,67 @@ class ShapesStyle:
     crowd_share: float = 0.05
     empty_share: float = 0.04
     noise: float = 4.0
+
+
+@dataclass(frozen=True)
+class ClipStyle:
+    """How moving clips are drawn. Ranges are (lowest, highest).
+
+    Lengths are shares of the frame's shorter side, speeds are per frame, angles in radians. Shares
+    of clips and objects are probabilities in [0, 1].
+
+    Attributes:
+        classes: names of ``outlines.CLIP_CATEGORIES`` that occur.
+        objects: annotated objects a clip.
+        size: side of an object's box (of the unrotated outline), uniform in the logarithm.
+        crowding: least distance of two objects' centres at the start, in sums of their half sides.
+        travel: distance between an object's first and last position.
+        sway: amplitude of a swing around the straight way.
+        spin_share, spin: objects that turn, and by how much a frame, to either side.
+        scale_share, scale: objects that grow or shrink, and their size at the end relative to the
+            start (or the inverse).
+        leave_share: clips in which an object leaves the frame and returns.
+        twins_share: clips with two objects of the same class and paint.
+        camera_share, camera: clips whose camera drifts, and its speed; all that is in the scene
+            drifts with the background.
+        distractors: shapes without a class that lie behind the objects and do not move by
+            themselves.
+        decoy_share: share of the distractors that wear the hue of a class.
+        occluders: shapes without a class that cross the frame in front of the objects.
+        faint_share, faint: objects whose paint is mixed with the background's, and the share of the
+            background in it: their borders are weak.
+        hue_spread: deviation of an object's hue from that of its class.
+        contrast: difference of an object's two tones, as a share of its brightness.
+        grain: amplitude of the fine noise in object textures, grey levels.
+        noise: camera noise, grey levels.
+        min_visible: share of its full area that can be seen of an object ...
+        min_frames: ... in at least this share of the frames.
+        min_area: an object with fewer visible pixels in a frame counts as absent there.
+    """
+
+    classes: tuple[str, ...] = ("star", "ring", "angle", "crescent")
+    objects: tuple[int, int] = (1, 3)
+    size: tuple[float, float] = (0.30, 0.58)
+    crowding: float = 0.75
+    travel: tuple[float, float] = (0.0, 0.45)
+    sway: tuple[float, float] = (0.0, 0.06)
+    spin_share: float = 0.5
+    spin: tuple[float, float] = (0.02, 0.15)
+    scale_share: float = 0.4
+    scale: tuple[float, float] = (1.1, 1.5)
+    leave_share: float = 0.2
+    twins_share: float = 0.25
+    camera_share: float = 0.5
+    camera: tuple[float, float] = (0.004, 0.02)
+    distractors: tuple[int, int] = (1, 3)
+    decoy_share: float = 0.15
+    occluders: tuple[int, int] = (0, 1)
+    faint_share: float = 0.25
+    faint: tuple[float, float] = (0.25, 0.5)
+    hue_spread: float = 0.03
+    contrast: tuple[float, float] = (0.05, 0.35)
+    grain: tuple[float, float] = (0.0, 6.0)
+    noise: float = 3.0
+    min_visible: float = 0.5
+    min_frames: float = 0.5
+    min_area: int = 24
