@@ -42,16 +42,11 @@ class Predictor:
         Raises:
             ValueError: without weights, for weights of another model, or an unknown INPUT.FORMAT.
         """
-        if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
-            raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}: use BGR or RGB")
         self.cfg = cfg.clone()
-        self.model = build_model(self.cfg).eval()
-        self._load_weights(allow_random_weights)
+        self.model = load_model(self.cfg, allow_random_weights)
         if self.cfg.TEST.AUG.ENABLED:
             self.model = MaskScoringTTA(self.cfg, self.model).eval()
-        resize = LegacyResizeShortestEdge if cfg.MODEL.LEGACY_BOXES else T.ResizeShortestEdge
-        shortest = cfg.INPUT.MIN_SIZE_TEST
-        self._resize = resize([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
+        self._resize = size_for_test(self.cfg)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Instances]:
         """Detect the objects of some pictures in one forward pass.
@@ -77,17 +72,37 @@ class Predictor:
         tensor = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 
-    def _load_weights(self, allow_random_weights: bool) -> None:
-        weights = self.cfg.MODEL.WEIGHTS
-        if weights:
-            SafeCheckpointer(self.model, complete=True).load(weights)
-        elif allow_random_weights:
-            logger.warning("MODEL.WEIGHTS is empty: the model is random, its output means nothing.")
-        else:
-            raise ValueError(
-                "MODEL.WEIGHTS is empty, so the model would be random: name a checkpoint, for "
-                "example the model_final.pth in the output folder of a training."
-            )
+
+def load_model(cfg: CfgNode, allow_random_weights: bool) -> torch.nn.Module:
+    """The model of a config with MODEL.WEIGHTS loaded, ready for inference.
+
+    Args:
+        cfg: the config; the model may keep it.
+        allow_random_weights: see :class:`Predictor`.
+
+    Raises:
+        ValueError: without weights, for weights of another model, or an unknown INPUT.FORMAT.
+    """
+    if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+        raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}: use BGR or RGB")
+    if not cfg.MODEL.WEIGHTS and not allow_random_weights:
+        raise ValueError(
+            "MODEL.WEIGHTS is empty, so the model would be random: name a checkpoint, for "
+            "example the model_final.pth in the output folder of a training."
+        )
+    model = build_model(cfg).eval()
+    if cfg.MODEL.WEIGHTS:
+        SafeCheckpointer(model, complete=True).load(cfg.MODEL.WEIGHTS)
+    else:
+        logger.warning("MODEL.WEIGHTS is empty: the model is random, its output means nothing.")
+    return model
+
+
+def size_for_test(cfg: CfgNode) -> T.Augmentation:
+    """Resizing as INPUT.{MIN,MAX}_SIZE_TEST say."""
+    resize = LegacyResizeShortestEdge if cfg.MODEL.LEGACY_BOXES else T.ResizeShortestEdge
+    shortest = cfg.INPUT.MIN_SIZE_TEST
+    return resize([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
 
 
 def class_table(cfg: CfgNode) -> dict[int, str] | None:

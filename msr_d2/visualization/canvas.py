@@ -60,7 +60,13 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def draw_objects(
-    image: np.ndarray, objects: list[Drawable], legend: list[str], *, alpha: float, draw_boxes: bool
+    image: np.ndarray,
+    objects: list[Drawable],
+    legend: list[str],
+    *,
+    alpha: float,
+    draw_boxes: bool,
+    enlarge: bool = True,
 ) -> np.ndarray:
     """Masks, boxes and labels over a picture, and a legend below it.
 
@@ -70,12 +76,13 @@ def draw_objects(
         legend: pieces of the legend; empty for none.
         alpha: opacity of the masks in [0, 1].
         draw_boxes: whether to draw the outlines of the boxes.
+        enlarge: whether small pictures are made larger; else their text is made smaller.
 
     Returns:
         (H', W', 3) uint8 RGB. H' and W' are H and W for large pictures without a legend, and a
         whole multiple for small ones.
     """
-    scale = max(1, -(-_SMALL // max(image.shape[:2])))
+    scale = max(1, -(-_SMALL // max(image.shape[:2]))) if enlarge else 1
     size = (image.shape[1] * scale, image.shape[0] * scale)
     canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image.copy()
     line_width = max(1, round(font_size_for(canvas) / 8))
@@ -83,7 +90,7 @@ def draw_objects(
     for item in by_size:
         if item.mask is not None:
             _paint_mask(canvas, item.mask, item.color, scale, alpha, line_width)
-    picture = Image.fromarray(_with_margin(canvas))
+    picture = Image.fromarray(_with_margin(canvas) if enlarge else canvas)
     for item in by_size if draw_boxes else ():
         _paint_box(picture, item.box * scale, item.color, line_width, canvas.shape)
     _paint_labels(picture, objects, scale)
@@ -94,8 +101,9 @@ def draw_objects(
 
 
 def font_size_for(canvas: np.ndarray) -> int:
-    """Size of label text, in pixels: 13 on a small canvas, growing with large pictures."""
-    return max(13, round(0.018 * float(np.sqrt(canvas.shape[0] * canvas.shape[1]))))
+    """Size of label text in pixels: 8 on a tiny canvas, 13 on a small one, more on large ones."""
+    smallest = min(13, max(8, max(canvas.shape[:2]) // 24))
+    return max(smallest, round(0.018 * float(np.sqrt(canvas.shape[0] * canvas.shape[1]))))
 
 
 def text_strip(parts: list[str], width: int, font_size: int) -> np.ndarray:

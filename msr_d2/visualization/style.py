@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import colorsys
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
+import cv2
 import matplotlib
+import numpy as np
 from PIL import ImageFont
 
 Color = tuple  # (red, green, blue), integers in [0, 255]
@@ -33,6 +35,12 @@ PALETTE = (
 )
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
 
+_TRACK_COLORS = (
+    *(PALETTE[i] for i in (0, 5, 2, 4)),
+    (220, 50, 32),
+    *(PALETTE[i] for i in (6, 1, 8)),
+)
+
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -48,6 +56,39 @@ def class_color(class_index: int) -> Color:
     hue = (class_index * _GOLDEN_RATIO) % 1.0
     lightness = (0.45, 0.6, 0.35)[class_index % 3]
     return tuple(round(255 * value) for value in colorsys.hls_to_rgb(hue, lightness, 0.75))
+
+
+@cache
+def track_color(index: int) -> Color:
+    """The colour of a track: as far as possible from those of all tracks before it.
+
+    The first eight are chosen from the palette, with a red in the place of the one that is close
+    to orange. Each further colour is the candidate whose least distance to the earlier ones is
+    largest in the LAB colour space.
+
+    Args:
+        index: number of the track within its video, from 0. The colour depends on nothing else;
+            from 256 on they repeat.
+    """
+    index %= _MAX_TRACK_COLORS
+    if index < len(_TRACK_COLORS):
+        return _TRACK_COLORS[index]
+    earlier = [track_color(i) for i in range(index)]
+    candidates = _candidate_colors()
+    gaps = _to_lab(candidates)[:, None] - _to_lab(earlier)[None]
+    return candidates[int(np.linalg.norm(gaps, axis=2).min(axis=1).argmax())]
+
+
+@cache
+def _candidate_colors() -> list[Color]:
+    """Colours that are neither nearly black nor nearly white, nor gray."""
+    grid = [(h / 24, x, s) for s in (0.9, 0.55) for x in (0.35, 0.5, 0.65, 0.8) for h in range(24)]
+    return [tuple(round(255 * v) for v in colorsys.hls_to_rgb(*point)) for point in grid]
+
+
+def _to_lab(colors: list[Color]) -> np.ndarray:
+    rgb = np.array(colors, dtype=np.float32)[None] / 255
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0]
 
 
 def text_color(background: Color) -> Color:
