@@ -35,11 +35,9 @@ PALETTE = (
 )
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
 
-_TRACK_COLORS = (
-    *(PALETTE[i] for i in (0, 5, 2, 4)),
-    (220, 50, 32),
-    *(PALETTE[i] for i in (6, 1, 8)),
-)
+_TRACK_RED = (220, 50, 32)
+_TRACK_COLORS = (*(PALETTE[i] for i in (0, 5, 2, 4)), _TRACK_RED, *(PALETTE[i] for i in (6, 1, 8)))
+_MAX_TRACK_COLORS = 256
 
 _GOLDEN_RATIO = 0.618033988749895
 
