@@ -35,10 +35,13 @@ def get_cfg() -> CfgNode:
 
 
 def _add_shared_config(cfg: CfgNode) -> None:
-    # The mapper that turns a dataset dict into a model input (registry MAPPER_REGISTRY).
-    cfg.INPUT.MAPPER = "InstanceMapper"
-    # Own data sets in COCO format: [[name, json file, image folder], ...]; the names can then be
-    # used in DATASETS.TRAIN and DATASETS.TEST.
+    # The mapper that turns a dataset dict into a model input (registry MAPPER_REGISTRY). Empty:
+    # the one that fits MODEL.META_ARCHITECTURE, for images InstanceMapper, for MaskFreeVIS
+    # ClipMapper, or BoxImageMapper where INPUT.DATASET_MAPPER_NAME is "coco_instance_lsj".
+    cfg.INPUT.MAPPER = ""
+    # Own data sets in the format of COCO or YouTube-VIS: [[name, json file, image folder], ...];
+    # the names can then be used in DATASETS.TRAIN and DATASETS.TEST. The format is found in the
+    # file; a fourth element "coco" or "ytvis" states it.
     cfg.DATASETS.REGISTER = []
     # Unreadable images are named and skipped; one more than this number stops the training.
     cfg.DATALOADER.MAX_BAD_IMAGES = 20

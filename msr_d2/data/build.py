@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable
 
 import torch.utils.data as torchdata
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
@@ -21,20 +25,39 @@ from .errors import DatasetError
 from .mapper import MAPPER_REGISTRY
 from .seeding import derive_seed
 from .train_loader import TrainLoader
+from .video.load import load_clip_dicts
+from .video.ratio_sampler import RatioSampler
 
 logger = logging.getLogger(__name__)
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict], dict | None]:
-    """The mapper named by INPUT.MAPPER.
+    """The mapper of :func:`mapper_name`.
 
     Raises:
         ValueError: if no mapper has this name.
     """
-    if cfg.INPUT.MAPPER not in MAPPER_REGISTRY:
+    name = mapper_name(cfg)
+    if name not in MAPPER_REGISTRY:
         names = ", ".join(sorted(name for name, _ in MAPPER_REGISTRY))
-        raise ValueError(f"INPUT.MAPPER is '{cfg.INPUT.MAPPER}', which is none of: {names}.")
-    return MAPPER_REGISTRY.get(cfg.INPUT.MAPPER)(cfg, is_train)
+        raise ValueError(f"INPUT.MAPPER is '{name}', which is none of: {names}.")
+    return MAPPER_REGISTRY.get(name)(cfg, is_train)
+
+
+def mapper_name(cfg: CfgNode) -> str:
+    """INPUT.MAPPER, or where it is empty the name of the mapper that fits the model."""
+    if cfg.INPUT.MAPPER:
+        return cfg.INPUT.MAPPER
+    if cfg.MODEL.META_ARCHITECTURE != "MaskFreeVIS":
+        return "InstanceMapper"
+    is_lsj = cfg.INPUT.DATASET_MAPPER_NAME == "coco_instance_lsj"
+    return "BoxImageMapper" if is_lsj else "ClipMapper"
+
+
+def takes_clips(cfg: CfgNode) -> bool:
+    """Whether the data sets may be videos, mixed, and differ in their supervision."""
+    is_video_model = cfg.MODEL.META_ARCHITECTURE == "MaskFreeVIS"
+    return is_video_model or mapper_name(cfg) in ("BoxImageMapper", "ClipMapper")
 
 
 def build_train_loader(cfg: CfgNode) -> TrainLoader:
@@ -43,11 +66,15 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     All processes must call it together: without SEED they agree on a random one.
 
     Raises:
-        DatasetError: if no image can be trained on.
+        DatasetError: if nothing can be trained on.
         ValueError: if the batch cannot be divided, or the sampler is unknown.
     """
     dicts = load_train_dicts(cfg)
-    logger.info("Training on %d images of %s", len(dicts), ", ".join(cfg.DATASETS.TRAIN))
+    videos = sum("file_names" in record for record in dicts)
+    count = (
+        f"{videos} videos and {len(dicts) - videos} images" if videos else f"{len(dicts)} images"
+    )
+    logger.info("Training on %s of %s", count, ", ".join(cfg.DATASETS.TRAIN))
     return TrainLoader(
         dicts,
         build_mapper(cfg, is_train=True),
@@ -60,9 +87,17 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> torchdata.DataLoader:
-    """The loader of this process's share of a test set, one image per batch."""
+    """The loader of this process's share of a test set, one image or video per batch."""
     mapper = build_mapper(cfg, is_train=False)
-    return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+    if not takes_clips(cfg):
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+    # Annotations are nested by frame there, which detectron2's statistics cannot read.
+    dicts = [
+        {**{k: v for k, v in record.items() if k != "annotations"}, "source": dataset_name}
+        for record in DatasetCatalog.get(dataset_name)
+    ]
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return build_detection_test_loader(dataset=dicts, mapper=mapper, num_workers=workers)
 
 
 def run_seed(cfg: CfgNode) -> int:
@@ -86,9 +121,11 @@ def images_per_process(cfg: CfgNode) -> int:
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict]:
-    """The images of DATASETS.TRAIN, without annotations that cannot be trained on."""
+    """The images or videos of DATASETS.TRAIN, without annotations that cannot be trained on."""
     if not cfg.DATASETS.TRAIN:
         raise DatasetError("DATASETS.TRAIN is empty; name at least one registered data set.")
+    if takes_clips(cfg):
+        return load_clip_dicts(cfg)
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     proposals = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
     filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
@@ -117,6 +154,8 @@ def _nothing_to_train_on(name: str, reason: str) -> str:
 
 def _sampler_maker(cfg: CfgNode, dicts: list[dict]) -> Callable[[int], Iterable[int]]:
     name, loader = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER
+    if cfg.DATASETS.DATASET_RATIO:
+        return _ratio_sampler_maker(cfg, dicts)
     if name == "TrainingSampler":
         return lambda seed: TrainingSampler(len(dicts), seed=seed)
     if name == "RepeatFactorTrainingSampler":
@@ -133,3 +172,18 @@ def _sampler_maker(cfg: CfgNode, dicts: list[dict]) -> Callable[[int], Iterable[
         f"DATALOADER.SAMPLER_TRAIN is '{name}'; known are TrainingSampler, "
         "RepeatFactorTrainingSampler and RandomSubsetTrainingSampler."
     )
+
+
+def _ratio_sampler_maker(cfg: CfgNode, dicts: list[dict]) -> Callable[[int], Iterable[int]]:
+    names, ratios = list(cfg.DATASETS.TRAIN), list(cfg.DATASETS.DATASET_RATIO)
+    is_plain = cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler"
+    if not takes_clips(cfg) or not is_plain or len(set(names)) != len(names):
+        raise ValueError(
+            "DATASETS.DATASET_RATIO works with MODEL.META_ARCHITECTURE MaskFreeVIS, "
+            "DATALOADER.SAMPLER_TRAIN TrainingSampler and DATASETS.TRAIN without repetition; got "
+            f"{cfg.MODEL.META_ARCHITECTURE}, {cfg.DATALOADER.SAMPLER_TRAIN} and {names}. Set "
+            "DATASETS.DATASET_RATIO to []."
+        )
+    groups = [[i for i, x in enumerate(dicts) if x["source"] == name] for name in names]
+    RatioSampler(groups, ratios, seed=0)  # wrong ratios are an error here, not in a worker
+    return lambda seed: RatioSampler(groups, ratios, seed)

@@ -5,6 +5,8 @@
 | ``shapes_train``, ``shapes_val`` | ``shapes`` | ``scripts/make_shapes.py`` |
 | ``coco_tiny_train``, ``coco_tiny_val`` | ``coco_tiny`` | a small part of COCO 2017 |
 
+The sets of videos are in :mod:`.video.builtin`.
+
 Registration does not touch the disk; class names come from the json file when it is loaded.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import os
 
 from .register import register_coco, register_coco_tiny
+from .video.builtin import register_builtin_videos
 
 
 def register_builtin_datasets(root: str) -> None:
@@ -22,6 +25,7 @@ def register_builtin_datasets(root: str) -> None:
         json_file = os.path.join(shapes, "annotations", f"instances_{part}.json")
         register_coco(f"shapes_{part}", json_file, os.path.join(shapes, part))
     register_coco_tiny(os.path.join(root, "coco_tiny"))
+    register_builtin_videos(root)
 
 
 register_builtin_datasets(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

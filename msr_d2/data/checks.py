@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .annotations import NO_MASK, find_problem, normalize_segmentation
-from .coco import class_names, read_coco_json
+from .coco import class_names, read_annotation_json
 from .errors import DatasetError
 from .report import SkipReport
 
@@ -16,6 +16,7 @@ from .report import SkipReport
 NUM_CLASSES_KEYS = {
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
     "LegacyGeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "MaskFreeVIS": "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
     "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
 }
@@ -129,9 +130,10 @@ def thing_classes(name: str) -> list[str] | None:
     metadata = MetadataCatalog.get(name)
     if metadata.get("thing_classes") is not None:
         return list(metadata.thing_classes)
-    if metadata.get("evaluator_type") != "coco" or metadata.get("json_file") is None:
+    units = {"coco": "images", "ytvis": "videos"}.get(metadata.get("evaluator_type"))
+    if units is None or metadata.get("json_file") is None:
         return None
-    return class_names(read_coco_json(os.fspath(metadata.json_file), name))
+    return class_names(read_annotation_json(os.fspath(metadata.json_file), name, units))
 
 
 def _different_classes(first: str, classes: list[str], other: str, others: list[str]) -> str:

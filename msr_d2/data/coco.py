@@ -55,7 +55,21 @@ def load_coco_instances(json_file: str, image_root: str, name: str) -> list[dict
 
 
 def read_coco_json(json_file: str, name: str) -> dict:
-    """The parsed content of an annotation file, with its three lists checked to be there."""
+    """The parsed content of an annotation file of images; see :func:`read_annotation_json`."""
+    return read_annotation_json(json_file, name, "images")
+
+
+def read_annotation_json(json_file: str, name: str, units: str) -> dict:
+    """The parsed content of an annotation file, with its lists checked to be there.
+
+    Args:
+        json_file: path of the file.
+        name: of the data set, for messages.
+        units: the list of what is annotated, "images" (COCO) or "videos" (YouTube-VIS).
+
+    Raises:
+        DatasetError: if the file is missing, is not json, or lacks `units` or categories.
+    """
     if not PathManager.isfile(json_file):
         raise DatasetError(
             f"dataset '{name}': the annotation file '{json_file}' does not exist. Create or "
@@ -64,16 +78,17 @@ def read_coco_json(json_file: str, name: str) -> dict:
         )
     try:
         with PathManager.open(json_file, "r") as file:
-            coco = json.load(file)
+            content = json.load(file)
     except ValueError as error:  # also UnicodeDecodeError
         raise DatasetError(f"dataset '{name}': '{json_file}' is not json: {error}") from error
-    missing = [key for key in ("images", "categories") if not _is_list(coco, key)]
-    if missing or not coco["categories"]:
+    missing = [key for key in (units, "categories") if not _is_list(content, key)]
+    if missing or not content["categories"]:
+        format_name = {"images": "COCO's format", "videos": "the format of YouTube-VIS"}[units]
         raise DatasetError(
-            f"dataset '{name}': '{json_file}' has no list {missing or ['categories']}; COCO's "
-            "format is {'images': [...], 'annotations': [...], 'categories': [...]}."
+            f"dataset '{name}': '{json_file}' has no list {missing or ['categories']}; "
+            f"{format_name} is {{'{units}': [...], 'annotations': [...], 'categories': [...]}}."
         )
-    return coco
+    return content
 
 
 def class_names(coco: dict) -> list[str]:

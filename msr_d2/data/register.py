@@ -1,4 +1,4 @@
-"""Registering data sets in COCO format; only `register_from_config` touches the disk."""
+"""Registering data sets of images, and those of a config; only `register_from_config` touches the disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from detectron2.utils.file_io import PathManager
 
 from .coco import load_coco_instances
 from .errors import DatasetError
+from .video.register import is_ytvis_json, register_ytvis_instances
 
-_FORM = "DATASETS.REGISTER is a list of [name, annotation json, image folder]"
+_FORM = (
+    "DATASETS.REGISTER is a list of [name, annotation json, image folder] or [name, annotation "
+    "json, image folder, 'coco' or 'ytvis']"
+)
 
 
 def register_coco(name: str, json_file: str, image_root: str) -> None:
@@ -38,24 +42,32 @@ def register_coco(name: str, json_file: str, image_root: str) -> None:
 def register_from_config(cfg: CfgNode) -> None:
     """Register every ``[name, annotation json, image folder]`` of DATASETS.REGISTER.
 
+    The format, COCO's or that of YouTube-VIS, is found by looking into the file, unless a fourth
+    element states it.
+
     Raises:
         DatasetError: for a malformed entry, a missing file or folder, or a name that is taken.
     """
     for entry in cfg.DATASETS.REGISTER:
-        name, json_file, image_root = _check_entry(entry)
+        name, json_file, image_root, kind = _check_entry(entry)
         if not PathManager.isfile(json_file):
             raise DatasetError(f"{_FORM}; for '{name}' there is no file '{json_file}'.")
         if not PathManager.isdir(image_root):
             raise DatasetError(f"{_FORM}; for '{name}' there is no folder '{image_root}'.")
-        register_coco(name, json_file, image_root)
+        if kind == "ytvis" or (kind is None and is_ytvis_json(json_file)):
+            register_ytvis_instances(name, json_file, image_root)
+        else:
+            register_coco(name, json_file, image_root)
 
 
-def _check_entry(entry: object) -> tuple[str, str, str]:
-    is_triple = isinstance(entry, (list, tuple)) and len(entry) == 3
-    if not is_triple or not all(isinstance(part, str) and part for part in entry):
-        raise DatasetError(f"{_FORM}, all three strings; got {entry!r}.")
-    name, json_file, image_root = entry
-    return name, os.path.expanduser(json_file), os.path.expanduser(image_root)
+def _check_entry(entry: object) -> tuple[str, str, str, str | None]:
+    is_right = isinstance(entry, (list, tuple)) and len(entry) in (3, 4)
+    if not is_right or not all(isinstance(part, str) and part for part in entry):
+        raise DatasetError(f"{_FORM}, all of them strings; got {entry!r}.")
+    name, json_file, image_root, kind = entry if len(entry) == 4 else (*entry, None)
+    if kind not in (None, "coco", "ytvis"):
+        raise DatasetError(f"{_FORM}; got {entry!r}.")
+    return name, os.path.expanduser(json_file), os.path.expanduser(image_root), kind
 
 
 def register_coco_tiny(root: str) -> tuple[str, str]:

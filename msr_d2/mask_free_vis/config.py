@@ -30,6 +30,11 @@ def _add_family_model(cfg: CfgNode) -> None:
     head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
 
+    # Its yaml files set these keys of DeepLab's ResNet, and mark them as not used.
+    cfg.MODEL.RESNETS.STEM_TYPE = "basic"
+    cfg.MODEL.RESNETS.RES4_DILATION = 1
+    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 1, 1]
+
     former = cfg.MODEL.MASK_FORMER = CfgNode()
     # Name in TRANSFORMER_DECODER_REGISTRY.
     former.TRANSFORMER_DECODER_NAME = "VideoMultiScaleMaskedTransformerDecoder"
@@ -93,6 +98,8 @@ def _add_input(cfg: CfgNode) -> None:
     # Frames are drawn from this many frames before and after a reference frame.
     cfg.INPUT.SAMPLING_FRAME_RANGE = 20
     cfg.INPUT.SAMPLING_FRAME_SHUFFLE = False
+    # Whether frames other than the reference frame may repeat, as they may in the family.
+    cfg.INPUT.SAMPLING_FRAME_REPLACE = True
     # Of "brightness", "contrast", "saturation", "rotation".
     cfg.INPUT.AUGMENTATIONS = []
     cfg.INPUT.COLOR_AUG_SSD = False
