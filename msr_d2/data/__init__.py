@@ -6,10 +6,20 @@ from .checks import check_dataset_dicts, check_num_classes
 from .errors import DatasetError, TooManyBadImagesError
 from .mapper import MAPPER_REGISTRY, InstanceMapper
 from .register import register_coco, register_coco_tiny, register_from_config
+from .video import (
+    BoxImageMapper,
+    ClipMapper,
+    FrameSequence,
+    register_vis_tiny,
+    register_ytvis_instances,
+)
 
 __all__ = [
     "MAPPER_REGISTRY",
+    "BoxImageMapper",
+    "ClipMapper",
     "DatasetError",
+    "FrameSequence",
     "InstanceMapper",
     "TooManyBadImagesError",
     "build_mapper",
@@ -20,4 +30,6 @@ __all__ = [
     "register_coco",
     "register_coco_tiny",
     "register_from_config",
+    "register_vis_tiny",
+    "register_ytvis_instances",
 ]

@@ -71,10 +71,10 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     """
     dicts = load_train_dicts(cfg)
     videos = sum("file_names" in record for record in dicts)
-    count = (
-        f"{videos} videos and {len(dicts) - videos} images" if videos else f"{len(dicts)} images"
+    logger.info(
+        "Training on %d images and %d videos of %s",
+        *(len(dicts) - videos, videos, ", ".join(cfg.DATASETS.TRAIN)),
     )
-    logger.info("Training on %s of %s", count, ", ".join(cfg.DATASETS.TRAIN))
     return TrainLoader(
         dicts,
         build_mapper(cfg, is_train=True),

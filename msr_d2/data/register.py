@@ -1,4 +1,4 @@
-"""Registering data sets of images, and those of a config; only `register_from_config` touches the disk."""
+"""Registering data sets in COCO format, and those of a config (only this touches the disk)."""
 
 from __future__ import annotations
 
