@@ -258,10 +258,9 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
         predict(output, None)
 
 
-# The name of the family's image model: the same parameters, and the same values for one frame.
-TRANSFORMER_DECODER_REGISTRY._do_register(
-    "MultiScaleMaskedTransformerDecoder", VideoMultiScaleMaskedTransformerDecoder
-)
+@TRANSFORMER_DECODER_REGISTRY.register()
+class MultiScaleMaskedTransformerDecoder(VideoMultiScaleMaskedTransformerDecoder):
+    """The name of the family's image model: the same parameters and, for one frame, values."""
 
 
 class _Memory:

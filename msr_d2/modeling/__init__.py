@@ -14,8 +14,10 @@ from .legacy import (
     LegacyRPN,
     check_legacy_config,
 )
+from .swin import D2SwinTransformer
 
 __all__ = [
+    "D2SwinTransformer",
     "DeformableBottleneckBlock",
     "LegacyAnchorGenerator",
     "LegacyFastRCNNOutputLayers",
