@@ -41,7 +41,6 @@ def parse_arguments() -> argparse.Namespace:
         "--length", type=int, nargs="+", help="ytvis: frames a clip (10), or FEWEST MOST"
     )
     parser.add_argument("--train-masks", action="store_true", help="ytvis: masks in train as well")
-    parser.add_argument("--workers", type=int, help="ytvis: processes that draw (this one)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (0)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set of other settings")
     return parser.parse_args()
@@ -54,8 +53,8 @@ def write(args: argparse.Namespace) -> bool:
     val = defaults["val"] if args.val is None else args.val
     common = {"seed": args.seed, "overwrite": args.overwrite, "progress": True}
     if args.format == "coco":
-        if args.length or args.train_masks or args.workers is not None:
-            raise ValueError("--length, --train-masks and --workers need --format ytvis")
+        if args.length or args.train_masks:
+            raise ValueError("--length and --train-masks need --format ytvis")
         sizes = args.size or [160]
         if len(sizes) != 1:
             raise ValueError(f"--size must be one number for --format coco, got {sizes}")
@@ -68,7 +67,6 @@ def write(args: argparse.Namespace) -> bool:
         size=tuple(size) if len(size) > 1 else (size[0], size[0]),
         length=tuple(length) if len(length) > 1 else length[0],
         train_masks=args.train_masks,
-        workers=args.workers or 0,
         **common,
     )
 

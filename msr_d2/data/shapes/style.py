@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+
+from .outlines import CLIP_CATEGORIES
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ class ClipStyle:
     distractors: tuple[int, int] = (1, 3)
     decoy_share: float = 0.15
     occluders: tuple[int, int] = (0, 1)
-    faint_share: float = 0.25
-    faint: tuple[float, float] = (0.25, 0.5)
+    faint_share: float = 0.3
+    faint: tuple[float, float] = (0.3, 0.65)
     hue_spread: float = 0.03
     contrast: tuple[float, float] = (0.05, 0.35)
     grain: tuple[float, float] = (0.0, 6.0)
@@ -130,3 +132,15 @@ class ClipStyle:
     min_visible: float = 0.5
     min_frames: float = 0.5
     min_area: int = 24
+
+    def __post_init__(self) -> None:
+        known = [category.name for category in CLIP_CATEGORIES]
+        if not self.classes or set(self.classes) - set(known):
+            raise ValueError(f"classes must be some of {', '.join(known)}, got {self.classes!r}")
+        for name in (item.name for item in fields(self) if item.name != "classes"):
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                if len(value) != 2 or not 0 <= value[0] <= value[1]:
+                    raise ValueError(f"{name} must be 0 <= lowest <= highest, got {value!r}")
+            elif value < 0 or (name.endswith("_share") and value > 1):
+                raise ValueError(f"{name} must be at least 0, a share at most 1, got {value!r}")

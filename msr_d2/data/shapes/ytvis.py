@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -40,7 +35,6 @@ def write_ytvis(
     train_masks: bool = False,
     overwrite: bool = False,
     progress: bool = False,
-    workers: int = 0,
 ) -> bool:
     """Write clips of moving shapes in YouTube-VIS format.
 
@@ -59,7 +53,6 @@ def write_ytvis(
         train_masks: write the masks into ``instances_train.json`` as well.
         overwrite: replace a set of other settings.
         progress: show a progress bar.
-        workers: processes that draw; 0 for this one. The bytes do not depend on it.
 
     Returns:
         True if the set was written, False if it was there already, complete and with the same
@@ -71,20 +64,20 @@ def write_ytvis(
     """
     style, folder = style or ClipStyle(), Path(folder)
     lengths = (length, length) if isinstance(length, int) else tuple(length)
-    _check_arguments(num_train, num_val, seed, lengths, size, workers)
+    _check_arguments(num_train, num_val, seed, lengths, size)
     settings = {"version": _VERSION, "format": "ytvis", "train": num_train, "val": num_val}
     settings.update(size=list(size), length=list(lengths), seed=seed, train_masks=train_masks)
     settings = json.loads(json.dumps({**settings, "style": asdict(style)}))
     if is_complete(folder, settings, overwrite):
         return False
     begin(folder, settings)
-    bar = tqdm(total=num_train + num_val, desc="clips", unit="clip", disable=not progress)
-    with _mapper(workers) as run, bar:
+    with tqdm(total=num_train + num_val, desc="clips", unit="clip", disable=not progress) as bar:
         for split, count in zip(SPLITS, (num_train, num_val)):
-            draw = partial(_write_clip, folder, split, seed, lengths, tuple(size), style)
             clips = []
-            for clip in run(draw, range(count)):
-                clips.append(clip)
+            for index in range(count):
+                dice = Dice((seed, SPLITS.index(split), index, _STREAM))
+                clip = sample_clip(dice.integer(*lengths), *size, dice, style)
+                clips.append(_write_clip(folder, split, index, clip, style.min_area))
                 bar.update()
             _write_annotations(folder, split, clips, style, train_masks)
     finish(folder, settings)
@@ -124,7 +117,7 @@ def annotate_clip(clip: Clip, frames: list[Rendered], min_area: int = 1) -> list
     return annotations
 
 
-def _check_arguments(num_train, num_val, seed, lengths, size, workers) -> None:
+def _check_arguments(num_train, num_val, seed, lengths, size) -> None:
     if len(lengths) != 2 or len(size) != 2:
         raise ValueError(
             "length must be a number of frames or (fewest, most), and size (height, width), "
@@ -139,37 +132,16 @@ def _check_arguments(num_train, num_val, seed, lengths, size, workers) -> None:
             "greatest length": (lengths[1], lengths[0], 99_999),
             "height": (size[0], _LEAST_SIDE, _MOST_SIDE),
             "width": (size[1], _LEAST_SIDE, _MOST_SIDE),
-            "workers": (workers, 0, 1024),
         }
     )
     if num_train + num_val == 0:
         raise ValueError("nothing to write: num_train and num_val are both 0")
 
 
-@contextmanager
-def _mapper(workers: int) -> Iterator:
-    """``map``, or that of a pool of processes."""
-    if workers == 0:
-        yield map
-        return
-    # a fresh interpreter each: forks of a process with threads (OpenCV, torch) can hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
-        yield pool.map
-
-
 def _write_clip(
-    folder: Path,
-    split: str,
-    seed: int,
-    lengths: tuple[int, int],
-    size: tuple[int, int],
-    style: ClipStyle,
-    index: int,
+    folder: Path, split: str, index: int, clip: Clip, min_area: int
 ) -> tuple[dict, list[dict]]:
     """Write the frames of one clip; returns its ``videos`` entry and its annotations."""
-    dice = Dice((seed, SPLITS.index(split), index, _STREAM))
-    clip = sample_clip(dice.integer(*lengths), *size, dice, style)
     frames = [render(clip.scene(t), t) for t in range(clip.length)]
     names = [f"{index:05d}/{t:05d}.jpg" for t in range(clip.length)]
     for name, frame in zip(names, frames):
@@ -185,7 +157,7 @@ def _write_clip(
         "file_names": names,
         "events": list(clip.events),
     }
-    return video, annotate_clip(clip, frames, style.min_area)
+    return video, annotate_clip(clip, frames, min_area)
 
 
 def _write_annotations(
