@@ -23,7 +23,7 @@ ALLOWED = {
     **{room: {"layers", "modeling"} for room in ROOMS},
     "config": ROOMS,
     "testing": {"config", "layers"},
-    "benchmark": ROOMS | {"layers"},
+    "benchmark": PARTS | ROOMS | {"layers"},
     "engine": PARTS | ROOMS | {"layers", "modeling", "config"},
 }
 
