@@ -93,13 +93,14 @@ def mask_point_losses(
     Returns:
         Both losses, (L,) each, in float32; a connected zero for N = 0.
     """
-    outputs = len(logits)
+    outputs, instances, frames = logits.shape[:3]
     with torch.autocast(logits.device.type, enabled=False):
         predicted, truth = _sampled_pairs(logits.float(), masks.float(), settings)
         bce = F.binary_cross_entropy_with_logits(predicted, truth, reduction="none").mean(1)
         dice = _dice_loss(predicted.sigmoid(), truth)
-        totals = torch.stack([bce, dice]).unflatten(1, (outputs, -1)).sum(2) / num_masks
-    return totals[0], totals[1]
+        losses = torch.stack([bce, dice]).view(2, outputs, instances * frames)
+        bce, dice = losses.sum(2) / num_masks
+    return bce, dice
 
 
 def _sampled_pairs(
@@ -111,7 +112,7 @@ def _sampled_pairs(
     points = uncertain_points(logits, settings)
     predicted = point_sample(logits[:, None], points)[:, 0]
     # Each plane of the truth once, with the points of all outputs.
-    points = points.view(outputs, instances * frames, -1, 2).transpose(0, 1)
+    points = points.view(outputs, instances * frames, settings.num_points, 2).transpose(0, 1)
     truth = point_sample(masks.flatten(0, 1)[:, None], points.flatten(1, 2))
     truth = truth.view(instances * frames, outputs, settings.num_points)
     return predicted, truth.transpose(0, 1).flatten(0, 1)
