@@ -15,7 +15,7 @@ if importlib.util.find_spec("detectron2") is None:
         "your own build of detectron2."
     )
 
-from . import data, mask_scoring, modeling  # noqa: F401  (imported to register)
+from . import data, mask_free_vis, mask_scoring, modeling  # noqa: F401  (imported to register)
 from .config import add_msr_config, get_cfg
 
 __all__ = ["__version__", "add_msr_config", "get_cfg"]
