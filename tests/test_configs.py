@@ -90,18 +90,19 @@ def test_paper_recipe_of_mask_free_vis():
     )
 
 
-# What the tables say: iterations, steps, batch, learning rate, T, range, test short side, queries.
+# What the tables say: iterations, steps, batch, learning rate, T, range, test short side, queries,
+# points.
 SCHEDULES = {
-    "ytvis_2019_box_R_50": (6000, (4000,), 16, 1e-4, 5, 5, 360, 100),
-    "ytvis_2019_box_Swin_L": (6000, (4000,), 16, 1e-4, 5, 5, 480, 200),
-    "ytvis_2021_box_R_50": (8000, (5500,), 16, 1e-4, 5, 5, 360, 100),
-    "ytvis_2019_joint_R_50": (70000, (37500,), 16, 1e-4, 3, 5, 360, 100),
-    "ytvis_2019_joint_Swin_L": (140000, (75000,), 8, 5e-5, 3, 5, 480, 200),
-    "ytvis_2019_mask_R_101": (6000, (4000,), 16, 1e-4, 2, 20, 360, 100),
-    "ytvis_2019_mask_Swin_T": (6000, (4000,), 16, 1e-4, 2, 20, 480, 100),
-    "ytvis_2021_mask_Swin_B": (8000, (5500,), 16, 1e-4, 2, 20, 480, 100),
-    "ytvis_2021_mask_Swin_L": (8000, (5500,), 16, 1e-4, 2, 20, 360, 200),
-    "ovis_box_R_50": (150000, (50000, 125000), 8, 5e-5, 6, 8, 360, 100),
+    "ytvis_2019_box_R_50": (6000, (4000,), 16, 1e-4, 5, 5, 360, 100, 20000),
+    "ytvis_2019_box_Swin_L": (6000, (4000,), 16, 1e-4, 5, 5, 480, 200, 20000),
+    "ytvis_2021_box_R_50": (8000, (5500,), 16, 1e-4, 5, 5, 360, 100, 20000),
+    "ytvis_2019_joint_R_50": (70000, (37500,), 16, 1e-4, 3, 5, 360, 100, 20000),
+    "ytvis_2019_joint_Swin_L": (140000, (75000,), 8, 5e-5, 3, 5, 480, 200, 20000),
+    "ytvis_2019_mask_R_101": (6000, (4000,), 16, 1e-4, 2, 20, 360, 100, 12544),
+    "ytvis_2019_mask_Swin_T": (6000, (4000,), 16, 1e-4, 2, 20, 480, 100, 12544),
+    "ytvis_2021_mask_Swin_B": (8000, (5500,), 16, 1e-4, 2, 20, 480, 100, 12544),
+    "ytvis_2021_mask_Swin_L": (8000, (5500,), 16, 1e-4, 2, 20, 360, 200, 12544),
+    "ovis_box_R_50": (150000, (50000, 125000), 8, 5e-5, 6, 8, 360, 100, 20000),
 }
 
 
@@ -111,7 +112,9 @@ def test_published_schedules(name):
     solver, source = cfg.SOLVER, cfg.INPUT
     found = (solver.MAX_ITER, tuple(solver.STEPS), solver.IMS_PER_BATCH, solver.BASE_LR)
     found += (source.SAMPLING_FRAME_NUM, source.SAMPLING_FRAME_RANGE, source.MIN_SIZE_TEST)
-    assert (*found, cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES) == SCHEDULES[name]
+    former = cfg.MODEL.MASK_FORMER
+    found += (former.NUM_OBJECT_QUERIES, former.TRAIN_NUM_POINTS)
+    assert found == SCHEDULES[name]
     assert (solver.OPTIMIZER, solver.BACKBONE_MULTIPLIER, solver.WEIGHT_DECAY) == (
         "ADAMW",
         0.1,
