@@ -227,8 +227,8 @@ class VideoSetCriterion(nn.Module):
             return {}
         if num_masks is None:
             # Also without such clips, because the other processes wait for it.
-            device = self.empty_weight.device
-            num_masks = mean_num_masks([target for _, target in clips], device)
+            count = sum(len(target.labels) for _, target in clips)
+            num_masks = mean_num_masks(count, self.empty_weight.device)
         if not clips:
             return {}
         pairs = [

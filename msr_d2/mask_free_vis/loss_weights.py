@@ -8,8 +8,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from .targets import ClipTargets
-
 BOX_LOSSES = ("loss_mask_proj", "loss_bound", "loss_bound_neighbor")
 MASK_LOSSES = ("loss_mask", "loss_dice")
 
@@ -49,9 +47,15 @@ def warmup_factors(
     return [min((iteration * outputs + step) / warmup, 1.0) for step in order]
 
 
-def mean_num_masks(targets: Sequence[ClipTargets], device: torch.device) -> torch.Tensor:
-    """Number of instances in clips with masks, averaged over the processes, at least 1."""
-    count = sum(len(target.labels) for target in targets if target.supervision == "mask")
+def mean_num_masks(count: int, device: torch.device) -> torch.Tensor:
+    """Number of instances with masks, averaged over the processes, at least 1.
+
+    All processes must call equally often.
+
+    Args:
+        count: of this process.
+        device: where the processes talk, and of the result.
+    """
     total = torch.tensor(float(count), device=device)
     if comm.get_world_size() > 1:
         torch.distributed.all_reduce(total)
