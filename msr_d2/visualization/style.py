@@ -37,7 +37,7 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
 
 _TRACK_RED = (220, 50, 32)
 _TRACK_COLORS = (*(PALETTE[i] for i in (0, 5, 2, 4)), _TRACK_RED, *(PALETTE[i] for i in (6, 1, 8)))
-_MAX_TRACK_COLORS = 256
+_MAX_TRACK_COLORS = 200
 
 _GOLDEN_RATIO = 0.618033988749895
 
@@ -66,7 +66,7 @@ def track_color(index: int) -> Color:
 
     Args:
         index: number of the track within its video, from 0. The colour depends on nothing else;
-            from 256 on they repeat.
+            from 200 on they repeat.
     """
     index %= _MAX_TRACK_COLORS
     if index < len(_TRACK_COLORS):

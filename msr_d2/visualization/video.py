@@ -20,7 +20,7 @@ class Track:
     Attributes:
         masks: T run lengths of the masks (as pycocotools has them, compressed or not) at the size
             of the frames; None where the object is not seen.
-        text: name of the class, and what else the label says.
+        text: name of the class, and what else the label says; empty for no label.
         color: of mask, outline and label in all frames.
     """
 
@@ -107,7 +107,7 @@ def drawable(track: Track, frame_index: int, size: tuple[int, int]) -> Drawable 
         return None
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=float)
-    return Drawable(box, mask, track.color, [track.text])
+    return Drawable(box, mask, track.color, [track.text] if track.text else [])
 
 
 def decode_mask(rle: dict | None, size: tuple[int, int]) -> np.ndarray | None:

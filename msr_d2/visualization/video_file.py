@@ -296,10 +296,10 @@ def frame_files(folder: str | os.PathLike) -> list[Path]:
     return sorted((x for x in files if x.is_file()), key=lambda x: natural_key(x.name))
 
 
-def natural_key(name: str) -> list:
+def natural_key(name: str) -> tuple:
     """Key that sorts numbers inside names by value: frame2 before frame10."""
     parts = re.split(r"([0-9]+)", name.lower())
-    return [*((int(x) if i % 2 else x) for i, x in enumerate(parts)), name]
+    return [int(x) if i % 2 else x for i, x in enumerate(parts)], name
 
 
 def quarter_turns(degrees: float, path: Path) -> int:
@@ -326,7 +326,9 @@ def _picture_size(file: Path) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            swapped = image.getexif().get(0x0112) in _SWAPPED_ORIENTATIONS
+            # Of a PNG the whole picture would be decoded to find the tag, and cameras write none.
+            exif = {} if image.format == "PNG" else image.getexif()
+            swapped = exif.get(0x0112) in _SWAPPED_ORIENTATIONS
     except BAD_IMAGE_ERRORS as error:
         raise _broken_picture(file, error) from error
     return (width, height) if swapped else (height, width)
