@@ -132,8 +132,8 @@ def find_images(inputs: Iterable[str], output: str | os.PathLike | None = None) 
     found: dict[Path, Path] = {}
     for text in inputs:
         files = _expand(text)
-        if output is not None and not Path(text).is_file():
-            files = [x for x in files if not _is_overlay(x, Path(output))]
+        if not Path(text).is_file():
+            files = [x for x in files if not is_overlay(x, output)]
         if not files:
             raise ValueError(
                 f"--input {text}: no such file, and no folder or pattern with images "
@@ -165,6 +165,13 @@ def overlay_names(sources: Sequence[Path], suffix: str = ".png") -> list[str]:
             return [f"{name}{_OVERLAY}{suffix}" for name in _numbered(names)]
         for i in clashing:
             level[i] += 1
+
+
+def is_overlay(path: Path, output: str | os.PathLike | None) -> bool:
+    """Whether a file or folder is what an earlier run left in the output folder."""
+    if output is None:
+        return False
+    return path.stem.endswith(_OVERLAY) and path.resolve().parent == Path(output).resolve()
 
 
 def to_coco_results(
@@ -240,10 +247,6 @@ def _expand(text: str) -> list[Path]:
         return [path]
     files = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
     return sorted(x for x in files if x.is_file() and x.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _is_overlay(path: Path, output: Path) -> bool:
-    return path.stem.endswith(_OVERLAY) and path.resolve().parent == output.resolve()
 
 
 def _name_candidates(source: Path) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import Any
 
 from detectron2.utils import comm
 from tqdm import tqdm
@@ -50,3 +51,41 @@ class ProgressLoader:
             return
         with log_above_bars(), tqdm(self._loader, self._title, leave=False) as bar:
             yield from bar
+
+
+class ProgressSequence(Sequence):
+    """A sequence whose elements are loaded by somebody else; a bar follows the last one loaded.
+
+    To be used in a ``with`` statement. Elements are asked for by index.
+    """
+
+    def __init__(self, items: Sequence, title: str):
+        """
+        Args:
+            items: anything with a length and indices.
+            title: shown before the bar.
+        """
+        self._items = items
+        self._title = title
+        self._open = contextlib.ExitStack()
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> ProgressSequence:
+        if shows_bars():
+            self._open.enter_context(log_above_bars())
+            bar = tqdm(total=len(self._items), desc=self._title, leave=False)
+            self._bar = self._open.enter_context(bar)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+        self._bar = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self._items[index]
+        if self._bar is not None:
+            self._bar.update(max(0, index % len(self._items) + 1 - self._bar.n))
+        return item
