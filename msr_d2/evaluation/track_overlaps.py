@@ -1,7 +1,11 @@
 """IoU of tracks: sums over the frames of a video, exact, from run-length encoded masks.
 
-Shape shorthand: D detected tracks, G true tracks, T frames. An object that is absent from a frame
-has ``None`` there, and area 0.
+Shape shorthand: D detected tracks, G true tracks, T frames, F of them in one call. An object that
+is absent from a frame has ``None`` there, and area 0.
+
+What makes it fast: masks stay encoded, pycocotools compares those of many frames in one call, and
+a pair of tracks is given up as soon as what is left of it cannot lift its IoU to the smallest
+threshold; the frames with the largest masks decide that first.
 """
 
 from __future__ import annotations
@@ -13,9 +17,6 @@ import numpy as np
 import pycocotools.mask as mask_util
 
 from .coco_overlaps import rle_areas
-
-# More frames mean fewer calls; fewer frames mean that hopeless pairs are given up earlier.
-_FRAMES_PER_CALL = 8
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,16 @@ class MaskTrack:
     @classmethod
     def from_rles(cls, rles: Sequence[dict | None]) -> MaskTrack:
         """Measure the areas of compressed RLEs or None."""
-        areas = np.zeros(len(rles))
-        areas[[x is not None for x in rles]] = rle_areas([x for x in rles if x is not None])
-        return cls(list(rles), areas)
+        return cls.from_many([rles])[0]
+
+    @classmethod
+    def from_many(cls, tracks: Sequence[Sequence[dict | None]]) -> list[MaskTrack]:
+        """The same for many tracks, whose lengths may differ; faster than one by one."""
+        flat = [rle for track in tracks for rle in track]
+        areas = np.zeros(len(flat))
+        areas[[x is not None for x in flat]] = rle_areas([x for x in flat if x is not None])
+        ends = np.cumsum([len(track) for track in tracks], dtype=np.int64)
+        return [cls(list(track), own) for track, own in zip(tracks, np.split(areas, ends))]
 
 
 def mask_track_iou(
@@ -49,18 +57,22 @@ def mask_track_iou(
         min_iou: for speed, an IoU below this may be returned too small.
     """
     det_areas, gt_areas = (np.stack([x.areas for x in tracks]) for tracks in (detected, true))
-    total = det_areas.sum(1)[:, None] + gt_areas.sum(1)
+    both = det_areas[:, None] + gt_areas
     # No intersection is larger than the smaller one of the two masks.
     limit = np.minimum(det_areas[:, None], gt_areas)
-    remaining, intersection = limit.sum(2), np.zeros(total.shape)
-    possible = _ratio(remaining, total) >= min_iou
-    for start in range(0, limit.shape[2], _FRAMES_PER_CALL):
-        frames = slice(start, start + _FRAMES_PER_CALL)
-        compared = possible[..., None] & (limit[..., frames] > 0)
-        remaining -= limit[..., frames].sum(2)
+    total, remaining = both.sum(2), limit.sum(2)
+    intersection = np.zeros(total.shape)
+    possible = (_ratio(remaining, total) >= min_iou) & (remaining > 0)
+    frames = np.argsort(-limit[possible].sum(0))
+    while len(frames) and possible.any():
+        count = _frames_per_call(possible, limit.shape[2], min_iou)
+        now, frames = frames[:count], frames[count:]
+        compared = possible[..., None] & (limit[..., now] > 0)
         if compared.any():
-            _add_intersections(intersection, detected, true, compared, start)
-            possible &= _ratio(intersection + remaining, total) >= min_iou
+            pixels = _intersections(detected, true, now, compared, both[..., now])
+            intersection += pixels.sum(2)
+        remaining -= limit[..., now].sum(2)
+        possible &= _ratio(intersection + remaining, total) >= min_iou
     return _ratio(intersection, total)
 
 
@@ -75,42 +87,55 @@ def box_track_iou(detected: Sequence[np.ndarray], true: Sequence[np.ndarray]) ->
     return _ratio(intersection, det_area[:, None] + gt_area)
 
 
-def _add_intersections(
-    intersection: np.ndarray,
+def _frames_per_call(possible: np.ndarray, num_frames: int, min_iou: float) -> int:
+    """How many frames to compare before the (D, G) possible pairs are looked at again.
+
+    After a third of the frames, most pairs without overlap are out. And a call looks at the boxes
+    of all masks of all its frames, a waste that should stay small beside the reading of the masks.
+    """
+    num_detected, num_true = possible.any(1).sum(), possible.any(0).sum()
+    affordable = int(32 * (num_detected + num_true) / (num_detected * num_true))
+    wanted = num_frames // 3 + 1 if min_iou else num_frames
+    return max(4, min(wanted, affordable))
+
+
+def _intersections(
     detected: Sequence[MaskTrack],
     true: Sequence[MaskTrack],
+    frames: np.ndarray,
     compared: np.ndarray,
-    start: int,
-) -> None:
-    """Add the intersections of some frames to the (D, G) sums, in one call of pycocotools.
+    both: np.ndarray,
+) -> np.ndarray:
+    """Intersections in pixels in F frames, in one call of pycocotools: (D, G, F).
 
     It compares all detections with all ground truths, but skips masks of different sizes. So a
-    width of its own for each frame (the runs do not depend on it) keeps the frames apart.
+    width of its own for each frame (the runs do not depend on it) keeps the frames apart. No width
+    is smaller than the true one, for boxes left of it would be made too large.
 
     Args:
-        compared: (D, G, F) pairs that matter in frame start, start + 1, ...
+        frames: (F,) indices.
+        compared: (D, G, F) bool, the pairs that matter; others are 0 in the result.
+        both: (D, G, F) sums of the two areas.
     """
-    rows, row_frames = np.nonzero(compared.any(1))
-    columns, column_frames = np.nonzero(compared.any(0))
-    # Of a crowd region, pycocotools returns intersection / area of the detection; -1 if skipped.
-    share = mask_util.iou(
-        _with_frame_as_width(detected, rows, start + row_frames),
-        _with_frame_as_width(true, columns, start + column_frames),
-        [1] * len(columns),
-    )
-    areas = np.array([detected[i].areas[t] for i, t in zip(rows, start + row_frames)])
-    pixels = np.rint(np.maximum(share, 0) * areas[:, None])
-    np.add.at(intersection, (rows[:, None], columns), pixels)
+    rows, row_of = _with_frame_in_width(detected, compared.any(1), frames)
+    columns, column_of = _with_frame_in_width(true, compared.any(0), frames)
+    iou = mask_util.iou(rows, columns, [0] * len(columns))
+    i, j, k = np.nonzero(compared)
+    ratio = iou[row_of[i, k], column_of[j, k]]
+    pixels = np.zeros(compared.shape)
+    pixels[i, j, k] = np.rint(ratio / (1 + ratio) * both[i, j, k])
+    return pixels
 
 
-def _with_frame_as_width(
-    tracks: Sequence[MaskTrack], indices: np.ndarray, frames: np.ndarray
-) -> list[dict]:
-    rles = [tracks[i].rles[t] for i, t in zip(indices.tolist(), frames.tolist())]
-    return [
-        {"size": [rle["size"][0], width], "counts": rle["counts"]}
-        for rle, width in zip(rles, frames.tolist())
-    ]
+def _with_frame_in_width(
+    tracks: Sequence[MaskTrack], chosen: np.ndarray, frames: np.ndarray
+) -> tuple[list[dict], np.ndarray]:
+    """RLEs of the chosen (track, frame) pairs, and the index (tracks, F) of each in this list."""
+    pairs, times = np.argwhere(chosen).tolist(), frames.tolist()
+    height, width = tracks[pairs[0][0]].rles[times[pairs[0][1]]]["size"]
+    sizes = [(height, width + k) for k in range(len(times))]
+    rles = [{"size": sizes[k], "counts": tracks[i].rles[times[k]]["counts"]} for i, k in pairs]
+    return rles, np.cumsum(chosen).reshape(chosen.shape) - 1
 
 
 def _ratio(intersection: np.ndarray, total: np.ndarray) -> np.ndarray:

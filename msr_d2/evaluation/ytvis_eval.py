@@ -10,18 +10,28 @@ of an image.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 
 from .average_precision import average_precision
-from .cells import cell_indices, check_known, common_cells, warn_of_unknown_categories
+from .cells import cell_indices, common_cells
 from .overlaps import Cell, Overlaps, Protocol
-from .track_overlaps import MaskTrack, box_track_iou, mask_track_iou
+from .track_overlaps import box_track_iou, mask_track_iou
+from .ytvis_tracks import (
+    PathLike,
+    annotated_area,
+    check_ground_truth,
+    check_results,
+    load_ytvis,
+    mean_area,
+    read_box_tracks,
+    read_mask_track,  # noqa: F401
+    read_mask_tracks,
+    track_areas,
+)
 
 YTVIS_AREAS = {
     "all": (0, 1e5**2),
@@ -30,7 +40,6 @@ YTVIS_AREAS = {
     "large": (256**2, 1e5**2),
 }
 _KEY_OF_TASK = {"bbox": "bboxes", "segm": "segmentations"}
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 def evaluate_ytvis_results(
@@ -68,16 +77,6 @@ def evaluate_ytvis_results(
     return {x: evaluate_ytvis(ground_truth, results, x, max_dets_per_video) for x in tasks}
 
 
-def load_ytvis(path: PathLike) -> dict[str, Any]:
-    """Read a json file in YouTube-VIS format and check its outline."""
-    with open(path) as file:
-        content = json.load(file)
-    missing = {"videos", "categories"} - set(content if isinstance(content, dict) else ())
-    if missing:
-        raise ValueError(f"{path} has no {sorted(missing)}: it is not in YouTube-VIS format")
-    return content
-
-
 def evaluate_ytvis(
     ground_truth: dict[str, Any], results: Sequence[dict], task: str, max_dets_per_video: int = 100
 ) -> dict[str, float]:
@@ -104,20 +103,18 @@ def ytvis_overlaps(
     """
     if task not in _KEY_OF_TASK:
         raise ValueError(f"task is {task!r}: use one of {sorted(_KEY_OF_TASK)}")
+    check_ground_truth(ground_truth)
     videos = {x["id"]: x for x in ground_truth["videos"]}
     video_index = {x: i for i, x in enumerate(sorted(videos))}
     category_ids = sorted(x["id"] for x in ground_truth["categories"])
     category_index = {x: i for i, x in enumerate(category_ids)}
-    truths = [x for x in ground_truth["annotations"] if x["category_id"] in category_index]
-    check_known(truths, "video_id", videos)
-    check_known(results, "video_id", videos)
-    warn_of_unknown_categories(results, category_index)
+    check_results(results, videos, category_index)
+    truths = ground_truth["annotations"]
 
-    read, compare = _read_box_track, box_track_iou
+    read, compare = read_box_tracks, box_track_iou
     if task == "segm":
-        read, compare = read_mask_track, partial(mask_track_iou, min_iou=min_iou)
-    det_tracks = [read(x, videos[x["video_id"]]) for x in results]
-    gt_tracks = [read(x, videos[x["video_id"]]) for x in truths]
+        read, compare = read_mask_tracks, partial(mask_track_iou, min_iou=min_iou)
+    det_tracks, gt_tracks = read(results, videos), read(truths, videos, "annotation")
     det_cell = cell_indices(results, "video_id", video_index, category_index)
     gt_cell = cell_indices(truths, "video_id", video_index, category_index)
     cells = []
@@ -127,81 +124,13 @@ def ytvis_overlaps(
     return Overlaps(
         det_image=det_cell[0],
         det_category=det_cell[1],
-        det_area=np.array([_mean_area(_areas(x)) for x in det_tracks], dtype=np.float64),
+        det_area=np.array([mean_area(track_areas(x)) for x in det_tracks], dtype=np.float64),
         gt_image=gt_cell[0],
         gt_category=gt_cell[1],
-        gt_area=np.array([_true_area(x, t) for x, t in zip(truths, gt_tracks)], dtype=np.float64),
+        gt_area=np.array(
+            [annotated_area(x, t) for x, t in zip(truths, gt_tracks)], dtype=np.float64
+        ),
         gt_crowd=np.array([bool(x.get("iscrowd", 0)) for x in truths], dtype=bool),
         cells=cells,
         num_categories=len(category_index),
     )
-
-
-def read_mask_track(entry: dict, video: dict) -> MaskTrack:
-    """The masks of an annotation or a result; polygons and uncompressed RLEs become compressed.
-
-    Args:
-        entry: with ``segmentations``, one mask or null for each frame.
-        video: with ``id``, ``length``, ``height`` and ``width``.
-
-    Raises:
-        ValueError: the number of frames or the size of a mask is not that of the video.
-    """
-    frames = _frames_of(entry, "segmentations", video)
-    return MaskTrack.from_rles([_to_rle(x, video, t) for t, x in enumerate(frames)])
-
-
-def _read_box_track(entry: dict, video: dict) -> np.ndarray:
-    """Boxes x, y, width, height (T, 4), zeros where absent; from the masks if there are none."""
-    if entry.get("bboxes") is None and entry.get("segmentations") is not None:
-        rles = read_mask_track(entry, video).rles
-        frames = [x and mask_util.toBbox(x) for x in rles]
-    else:
-        frames = _frames_of(entry, "bboxes", video)
-    empty = [0.0, 0.0, 0.0, 0.0]
-    return np.array([empty if x is None or len(x) == 0 else x for x in frames], dtype=np.float64)
-
-
-def _frames_of(entry: dict, key: str, video: dict) -> list:
-    frames = entry.get(key)
-    if frames is None:
-        raise ValueError(
-            f"a track of video {video['id']!r} has no {key!r}: evaluate only the tasks that both "
-            "files have"
-        )
-    if len(frames) != video["length"]:
-        raise ValueError(
-            f"{key!r} of a track of video {video['id']!r} has {len(frames)} entries, but the video "
-            f"has {video['length']} frames: write null for a frame without the object"
-        )
-    return frames
-
-
-def _to_rle(mask: dict | list | None, video: dict, frame: int) -> dict | None:
-    if not mask:
-        return None
-    size = [video["height"], video["width"]]
-    if isinstance(mask, list):
-        return mask_util.merge(mask_util.frPyObjects(mask, *size))
-    if list(mask["size"]) != size:
-        raise ValueError(
-            f"a mask in frame {frame} of video {video['id']!r} has size {list(mask['size'])}, but "
-            f"the video has [height, width] = {size}"
-        )
-    return mask_util.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask
-
-
-def _areas(track: MaskTrack | np.ndarray) -> np.ndarray:
-    """Areas (T,) of masks or boxes."""
-    return track.areas if isinstance(track, MaskTrack) else track[:, 2] * track[:, 3]
-
-
-def _true_area(entry: dict, track: MaskTrack | np.ndarray) -> float:
-    """As officially, the ``areas`` of an annotation; measured where it has none."""
-    areas = entry.get("areas")
-    return _mean_area(_areas(track) if areas is None else np.array([x or 0.0 for x in areas]))
-
-
-def _mean_area(areas: np.ndarray) -> float:
-    present = areas[areas > 0]
-    return float(present.mean()) if present.size else 0.0

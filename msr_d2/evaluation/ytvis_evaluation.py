@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
@@ -18,8 +17,10 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
+from tabulate import tabulate
 
-from .ytvis_eval import evaluate_ytvis, load_ytvis, read_mask_track
+from .ytvis_eval import evaluate_ytvis
+from .ytvis_tracks import check_results, load_ytvis, read_rles
 
 RESULTS_FILE = "results.json"
 ARCHIVE_FILE = "results.zip"
@@ -32,13 +33,14 @@ class YTVISEvaluator(DatasetEvaluator):
 
     * ``scores``: (N,) and ``labels``: (N,) contiguous class indices from 0;
     * ``masks``: N tracks, each a bool array or tensor (T, H, W) at the size of the video, or a
-      list of T compressed RLEs or None.
+      list of T compressed RLEs or None, which are not encoded again.
 
     The names ``pred_scores``, ``pred_labels`` and ``pred_masks`` are understood, too, and instead
     of a list of outputs a single dict, as other models for video return them.
 
-    ``results.json`` and ``results.zip`` (which holds it) are written to ``output_dir``. Without
-    annotations, as for the public validation and test sets, that is all.
+    ``results.json`` and ``results.zip`` (which holds it) are written to ``output_dir``, with the
+    videos in the order of the data set, whatever the number of processes. Without annotations, as
+    for the public validation and test sets, that is all.
     """
 
     def __init__(
@@ -77,17 +79,23 @@ class YTVISEvaluator(DatasetEvaluator):
         mapping = metadata.get("thing_dataset_id_to_contiguous_id")
         mapping = mapping or {category: i for i, category in enumerate(ids)}
         self._category_of = {index: category for category, index in mapping.items()}
-        self._results: list[dict] = []
+        self._results: dict[Any, list[dict]] = {}
 
     def reset(self) -> None:
         """Forget all predictions."""
-        self._results = []
+        self._results = {}
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict] | dict) -> None:
-        """Store the predictions for some videos as RLE."""
+        """Store the predictions for some videos as RLE; those for a video seen before replace it.
+
+        Raises:
+            ValueError: an output does not fit its video, with what is wrong.
+        """
         outputs = [outputs] if isinstance(outputs, dict) else outputs
+        if len(inputs) != len(outputs):
+            raise ValueError(f"{len(inputs)} videos have {len(outputs)} outputs: return one each")
         for item, output in zip(inputs, outputs):
-            self._results += self._to_results(item["video_id"], output)
+            self._results[item["video_id"]] = self._to_results(item["video_id"], output)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Write the results files; evaluate if there are annotations.
@@ -95,12 +103,14 @@ class YTVISEvaluator(DatasetEvaluator):
         Returns:
             for each task the numbers of :func:`evaluate_ytvis_results`, in the main process.
         """
-        results = self._results
+        of_video = self._results
         if self._distributed:
             comm.synchronize()
-            results = list(itertools.chain(*comm.gather(self._results, dst=0)))
+            # A sampler that pads its shards shows a video to two processes; it counts once.
+            of_video = {k: v for part in comm.gather(of_video, dst=0) for k, v in part.items()}
             if not comm.is_main_process():
                 return {}
+        results = [x for video in self._videos for x in of_video.get(video, ())]
         if self._output_dir:
             self._write(results)
         if self._ground_truth.get("annotations") is None:
@@ -111,26 +121,24 @@ class YTVISEvaluator(DatasetEvaluator):
             evaluated[task] = evaluate_ytvis(
                 self._ground_truth, results, task, self._max_dets_per_video
             )
-            summary = {k: v for k, v in evaluated[task].items() if "-" not in k}
-            self._logger.info(f"Track {task} results:\n" + create_small_table(summary))
+            self._log(task, evaluated[task])
         return evaluated
 
     def _to_results(self, video_id: Any, output: dict) -> list[dict]:
         if video_id not in self._videos:
             raise ValueError(f"video_id {video_id!r} is not in the json file of the data set")
-        scores, labels, masks = (
-            output[x] if x in output else output[f"pred_{x}"] for x in ("scores", "labels", "masks")
-        )
-        results = []
-        for score, label, track in zip(scores, labels, masks):
+        video, results = self._videos[video_id], []
+        for i, (score, label, track) in enumerate(zip(*_columns(video_id, output))):
+            track = {"segmentations": encode_track(track)}
+            rles = read_rles(track, video, f"predicted track {i}")
             result = {
                 "video_id": video_id,
                 "category_id": self._category_id(int(label)),
                 "score": float(score),
-                "segmentations": [_serializable(x) for x in encode_track(track)],
+                "segmentations": [_serializable(x) for x in rles],
             }
-            read_mask_track(result, self._videos[video_id])
             results.append(result)
+        check_results(results, self._videos, self._category_of.values())
         return results
 
     def _category_id(self, label: int) -> int:
@@ -140,6 +148,17 @@ class YTVISEvaluator(DatasetEvaluator):
                 f"{len(self._category_of)} classes, numbered from 0"
             )
         return self._category_of[label]
+
+    def _log(self, task: str, numbers: dict[str, float]) -> None:
+        """A small table of all categories together, and one of AP by category."""
+        summary = {k: v for k, v in numbers.items() if not k.startswith("AP-")}
+        self._logger.info(f"Evaluation results for {task}: \n" + create_small_table(summary))
+        if not np.isfinite(list(summary.values())).all():
+            self._logger.info("A number is NaN where no object is of this size.")
+        per_category = {k[3:]: v for k, v in numbers.items() if k.startswith("AP-")}
+        if len(per_category) > 1:
+            table = category_table(per_category)
+            self._logger.info(f"Per-category {task} AP: \n" + table)
 
     def _write(self, results: list[dict]) -> None:
         PathManager.mkdirs(self._output_dir)
@@ -152,6 +171,32 @@ class YTVISEvaluator(DatasetEvaluator):
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
                 zipped.writestr(RESULTS_FILE, content)
         self._logger.info(f"Saved {len(results)} tracks to {path} and, for a server, {archive}")
+
+
+def category_table(values: dict[str, float], columns: int = 3) -> str:
+    """AP by category as text, side by side in some columns, as detectron2 prints it."""
+    columns = min(columns, len(values))
+    rows = -(-len(values) // columns)
+    cells = [list(x) for x in values.items()] + [[None, None]] * (rows * columns - len(values))
+    lines = [sum(cells[i : i + columns], []) for i in range(0, len(cells), columns)]
+    headers = ["category", "AP"] * columns
+    return tabulate(lines, headers, tablefmt="pipe", floatfmt=".3f", numalign="left")
+
+
+def _columns(video_id: Any, output: dict) -> list[Sequence]:
+    """Scores, labels and masks of the output for a video."""
+    names = ("scores", "labels", "masks")
+    missing = [x for x in names if x not in output and f"pred_{x}" not in output]
+    if missing:
+        raise ValueError(
+            f"the output for video {video_id!r} has no {missing[0]!r}, only {sorted(output)}: a "
+            f"model for video returns {list(names)}"
+        )
+    columns = [output[x] if x in output else output[f"pred_{x}"] for x in names]
+    if len({len(x) for x in columns}) > 1:
+        counts = ", ".join(f"{len(x)} {name}" for x, name in zip(columns, names))
+        raise ValueError(f"the output for video {video_id!r} has {counts}: give as many of each")
+    return columns
 
 
 def encode_track(track: torch.Tensor | np.ndarray | Sequence[dict | None]) -> list[dict | None]:

@@ -211,7 +211,7 @@ def test_boxes_come_from_the_masks_where_there_are_none():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"video_id": 9}, "video_ids, such as 9"),
+        ({"video_id": 9}, "result number 0 is of video_id 9, which"),
         ({"segmentations": [None]}, "video 1 has 1 entries, but the video has 2 frames"),
         ({"segmentations": [None, encode(np.ones((4, 5)))]}, r"frame 1 of video 1 .*\[4, 5\]"),
         ({"segmentations": None}, "video 1 has no 'segmentations'"),
