@@ -74,8 +74,10 @@ def test_import_registers_and_does_nothing_else():
         "before, state = set(os.listdir('.')), random.getstate()\n"
         "import msr_d2, importlib\n"
         "importlib.reload(msr_d2)\n"
-        "from detectron2.modeling import ROI_HEADS_REGISTRY\n"
+        "from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY\n"
         "assert 'MaskScoringROIHeads' in ROI_HEADS_REGISTRY\n"
+        "assert 'MaskFreeVIS' in META_ARCH_REGISTRY\n"
+        "assert not {'av', 'timm'} & set(sys.modules)\n"  # needed by some configs and scripts only
         "assert state == random.getstate() and before == set(os.listdir('.'))\n"
         "assert 'matplotlib.pyplot' not in sys.modules or 'detectron2' in sys.modules\n"
     )
