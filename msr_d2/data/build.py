@@ -25,6 +25,7 @@ from .errors import DatasetError
 from .mapper import MAPPER_REGISTRY
 from .seeding import derive_seed
 from .train_loader import TrainLoader
+from .video.checks import require_frames
 from .video.load import load_clip_dicts
 from .video.ratio_sampler import RatioSampler
 
@@ -96,6 +97,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> torchdata.DataLoader:
         {**{k: v for k, v in record.items() if k != "annotations"}, "source": dataset_name}
         for record in DatasetCatalog.get(dataset_name)
     ]
+    require_frames(dicts, dataset_name)
     workers = cfg.DATALOADER.NUM_WORKERS
     return build_detection_test_loader(dataset=dicts, mapper=mapper, num_workers=workers)
 

@@ -21,8 +21,13 @@ NUM_CLASSES_KEYS = {
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
 }
 
+# Meta-architectures whose training sets are brought to common classes when they are loaded.
+MIXES_CLASSES = ("MaskFreeVIS",)
 
-def check_dataset_dicts(dicts: list[dict], name: str, with_masks: bool) -> list[dict]:
+
+def check_dataset_dicts(
+    dicts: list[dict], name: str, with_masks: bool, boxes_only: str = "MODEL.MASK_ON False"
+) -> list[dict]:
     """Leave out annotations that cannot be trained on, and say once which and why.
 
     Crowd regions pass: detectron2 ignores them in training.
@@ -31,6 +36,7 @@ def check_dataset_dicts(dicts: list[dict], name: str, with_masks: bool) -> list[
         dicts: in detectron2's format; not modified.
         name: of the data set, for messages.
         with_masks: whether the model needs masks.
+        boxes_only: the config that does without masks, for a message.
 
     Returns:
         The same images; those with unusable annotations are copies without them.
@@ -44,7 +50,7 @@ def check_dataset_dicts(dicts: list[dict], name: str, with_masks: bool) -> list[
     if total and report.counts.get(NO_MASK) == total:
         raise DatasetError(
             f"dataset '{name}': none of its {total} annotations has a segmentation, but the model "
-            "needs masks. Add them, or train boxes only with MODEL.MASK_ON False."
+            f"needs masks. Add them, or train boxes only with {boxes_only}."
         )
     report.log(cure="Training goes on without them; correct the annotation file if they matter.")
     return checked
@@ -92,7 +98,9 @@ def check_num_classes(cfg: CfgNode) -> None:
     """Stop when the data sets and the model disagree about the classes.
 
     detectron2 trains without a word when NUM_CLASSES is too small by one (the last class becomes
-    background). Only annotation files of sets without known class names are read.
+    background). Only annotation files of sets without known class names are read. A model of
+    ``MIXES_CLASSES`` is trained in the classes of the last of DATASETS.TRAIN, the others may
+    differ.
 
     Raises:
         DatasetError: names the sets, both numbers and the cure.
@@ -100,6 +108,9 @@ def check_num_classes(cfg: CfgNode) -> None:
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     classes = {name: thing_classes(name) for name in names}
     classes = {name: c for name, c in classes.items() if c is not None}
+    if cfg.MODEL.META_ARCHITECTURE in MIXES_CLASSES:
+        for name in set(cfg.DATASETS.TRAIN[:-1]) - {*cfg.DATASETS.TRAIN[-1:], *cfg.DATASETS.TEST}:
+            classes.pop(name, None)
     key = NUM_CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
     if key is None or not classes:
         return

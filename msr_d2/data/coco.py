@@ -36,7 +36,7 @@ def load_coco_instances(json_file: str, image_root: str, name: str) -> list[dict
     Raises:
         DatasetError: if the file is missing or is not valid COCO json.
     """
-    coco = read_coco_json(json_file, name)
+    coco = read_annotation_json(json_file, name, "images")
     to_contiguous = _set_classes(coco, json_file, name)
     annotations = _group_by_image(coco, json_file)
     report = SkipReport(name)
@@ -52,11 +52,6 @@ def load_coco_instances(json_file: str, image_root: str, name: str) -> list[dict
     report.log(cure=f"Correct them in '{json_file}' if they matter.")
     logger.info("Loaded %d images of '%s' from %s", len(dicts), name, json_file)
     return dicts
-
-
-def read_coco_json(json_file: str, name: str) -> dict:
-    """The parsed content of an annotation file of images; see :func:`read_annotation_json`."""
-    return read_annotation_json(json_file, name, "images")
 
 
 def read_annotation_json(json_file: str, name: str, units: str) -> dict:

@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 
 from ..data import DatasetError
 from ..data.checks import NUM_CLASSES_KEYS, thing_classes
-from ..data.coco import read_coco_json
+from ..data.coco import read_annotation_json
 from ..data.legacy_resize import LegacyResizeShortestEdge
 from ..mask_scoring import MaskScoringTTA
 from .checkpointer import SafeCheckpointer
@@ -155,6 +155,7 @@ def _category_ids(name: str, num_classes: int) -> list[int]:
     if to_contiguous:
         return sorted(to_contiguous, key=to_contiguous.get)
     if metadata.get("json_file") and os.path.isfile(metadata.json_file):
-        coco = read_coco_json(metadata.json_file, name)
-        return sorted(category["id"] for category in coco["categories"])
+        units = "videos" if metadata.get("evaluator_type") == "ytvis" else "images"
+        content = read_annotation_json(metadata.json_file, name, units)
+        return sorted(category["id"] for category in content["categories"])
     return list(range(num_classes))

@@ -96,6 +96,23 @@ def _select_frames(record: dict, indices: list[int]) -> dict:
     return {**record, **lists, "length": len(indices)}
 
 
+def require_frames(dicts: list[dict], name: str) -> None:
+    """Stop before an evaluation that would fail half way.
+
+    Raises:
+        DatasetError: names the first frame whose file is missing.
+    """
+    files = _Files()
+    for record in dicts:
+        for t, file in enumerate(record.get("file_names", ())):
+            if not files.has(file):
+                raise DatasetError(
+                    f"dataset '{name}': frame {t} of video {record['video_id']}, '{file}', does "
+                    "not exist. Restore it or point the image folder at the right place; results "
+                    "on fewer frames would not be comparable."
+                )
+
+
 class _Files:
     """Whether files exist; lists each folder once, which is faster than asking for every file."""
 

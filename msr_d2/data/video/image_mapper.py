@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
+from detectron2.structures import BitMasks
 
 from ..mapper import MAPPER_REGISTRY, InstanceMapper
 from .augmentation_config import build_flip
@@ -82,6 +84,9 @@ class BoxImageMapper:
         item = self._mappers[kind](dataset_dict)
         if item is None or not self.is_train:
             return item
+        instances = item["instances"]
+        if kind == "mask" and not len(instances):  # an image without objects has no polygons
+            instances.gt_masks = BitMasks(torch.zeros(0, *instances.image_size, dtype=torch.bool))
         return {**item, "supervision": kind, "source": source}
 
 

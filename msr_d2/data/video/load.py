@@ -26,9 +26,11 @@ def load_clip_dicts(cfg: CfgNode) -> list[dict]:
 
     Raises:
         DatasetError: if a set has nothing to train on, or no class in common with the last one.
-        ValueError: for a malformed MODEL.MASK_FREE.DATASET_SUPERVISION.
+        ValueError: for a malformed MODEL.MASK_FREE.DATASET_SUPERVISION, or one that names a data
+            set which is not trained on.
     """
     supervision, names = Supervision.from_config(cfg), cfg.DATASETS.TRAIN
+    supervision.check_names(names)
     filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     result = []
     for name in names:
@@ -55,7 +57,8 @@ def _load_set(name: str, with_masks: bool) -> list[dict]:
         videos = check_video_dicts(videos, name, with_masks)
     if images:
         images = [_image(record, with_masks) for record in images]
-        images = check_dataset_dicts(images, name, with_masks)
+        cure = "MODEL.MASK_FREE.SUPERVISION box"
+        images = check_dataset_dicts(images, name, with_masks, boxes_only=cure)
     return videos + images
 
 

@@ -36,17 +36,24 @@ class Supervision:
         """From MODEL.MASK_FREE.SUPERVISION and DATASET_SUPERVISION.
 
         Raises:
-            ValueError: for malformed values, or a data set that is not trained on.
+            ValueError: for malformed values.
         """
         free = cfg.MODEL.MASK_FREE
         exceptions = dict(_check_entry(entry) for entry in free.DATASET_SUPERVISION)
-        unknown = sorted(set(exceptions) - set(cfg.DATASETS.TRAIN))
+        return cls(free.SUPERVISION, exceptions)
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Stop where an exception names a data set that is not among `names`, as after a typo.
+
+        Raises:
+            ValueError: names it.
+        """
+        unknown = sorted(set(self.exceptions) - set(names))
         if unknown:
             raise ValueError(
                 f"MODEL.MASK_FREE.DATASET_SUPERVISION names {unknown}, but DATASETS.TRAIN is "
-                f"{list(cfg.DATASETS.TRAIN)}; correct or remove these entries."
+                f"{list(names)}; correct or remove these entries."
             )
-        return cls(free.SUPERVISION, exceptions)
 
     def of(self, source: str) -> str:
         """The kind of the data set `source`."""
