@@ -1,25 +1,23 @@
 """Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, Eq. 3) in plain torch.
 
-A sampled value is a weighted sum of four cells of a feature map, so the whole operator is a sum of
-weighted rows of one table, which is what ``embedding_bag`` computes without storing the rows. Its
-gradient to the values is the same sum with the two sides exchanged. Nothing is compiled, the
-samples are never stored, and all sums are deterministic on every device.
+A sample is a weighted sum of four cells of a feature map, so the operator is, for each query, a
+weighted sum of rows of a table, map by map; see :mod:`msr_d2.layers.bilinear_samples`. Nothing is
+compiled, and samples are never stored.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-# Samples that are worked on at once, in whole frames; bounds the temporary memory (about 100 bytes
-# for each of them in the backward pass).
-SAMPLES_PER_STEP = 1 << 21
+from .bilinear_samples import Level, Samples, bags, scalar_products, transposed_bags
+
+# Samples that are worked on at once, in whole frames: bounds the temporary memory.
+SAMPLES_PER_STEP = 1 << 20
 
 
 def multi_scale_deformable_attention(
@@ -84,96 +82,6 @@ def _check_shapes(value, shapes, locations, weights) -> None:
         )
 
 
-class _Level(NamedTuple):
-    """One map: where its cells start among all cells, and its size."""
-
-    index: int
-    start: int
-    height: int
-    width: int
-
-    def table(self, value: torch.Tensor) -> torch.Tensor:
-        """The cells (f, S, M, D) of this map as rows, (f * height * width * M, D)."""
-        return self.cells(value).reshape(-1, value.shape[-1])
-
-    def cells(self, value: torch.Tensor) -> torch.Tensor:
-        return value[:, self.start : self.start + self.height * self.width]
-
-
-class _Axis(NamedTuple):
-    """The two neighbours of each sample along one axis, each (f, Q, M, P).
-
-    A neighbour outside of the map has weight and slope zero and the index of the border.
-    """
-
-    index: tuple[torch.Tensor, torch.Tensor]
-    weight: tuple[torch.Tensor, torch.Tensor]
-    inside: tuple[torch.Tensor, torch.Tensor]
-
-    @classmethod
-    def of(cls, locations: torch.Tensor, size: int) -> _Axis:
-        position = locations * size - 0.5
-        low = position.floor()
-        fraction = position - low
-        # Far outside is as good as just outside, and fits into an integer.
-        low = low.clamp(-2, size).int()
-        inside = ((low >= 0) & (low < size), (low >= -1) & (low < size - 1))
-        weight = ((1 - fraction) * inside[0], fraction * inside[1])
-        return cls((low.clamp(0, size - 1), (low + 1).clamp(0, size - 1)), weight, inside)
-
-    def slope(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        """Derivative by the position of the interpolation between two values."""
-        return high * self.inside[1] - low * self.inside[0]
-
-    def interpolate(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-        return low * self.weight[0] + high * self.weight[1]
-
-
-class _Samples:
-    """The samples of one map: their four corners as rows of its table, and their weights.
-
-    `rows` and `weights` are (f * Q * M, 4 * P): top left, top right, bottom left, bottom right.
-    """
-
-    def __init__(self, level: _Level, locations: torch.Tensor, weights: torch.Tensor):
-        locations, self.scale = locations[..., level.index, :, :], weights[..., level.index, :]
-        self.x = _Axis.of(locations[..., 0], level.width)
-        self.y = _Axis.of(locations[..., 1], level.height)
-        frames, _, heads, _ = self.scale.shape
-        frame = torch.arange(frames, dtype=torch.int32, device=locations.device)
-        head = torch.arange(heads, dtype=torch.int32, device=locations.device)[:, None]
-        frame = frame.view(-1, 1, 1, 1) * level.height
-        top, bottom = ((row + frame) * (level.width * heads) for row in self.y.index)
-        left, right = (column * heads + head for column in self.x.index)
-        self.rows = _corners(top + left, top + right, bottom + left, bottom + right)
-        top, bottom = (row * self.scale for row in self.y.weight)
-        left, right = self.x.weight
-        self.weights = _corners(top * left, top * right, bottom * left, bottom * right)
-
-    def gradients(self, dots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of positions (f, Q, M, P, 2) in cells and of weights (f, Q, M, P).
-
-        `dots` is the scalar product of each corner with the gradient of its query.
-        """
-        shape = (*self.scale.shape[:3], 4, self.scale.shape[3])
-        top_left, top_right, bottom_left, bottom_right = dots.view(shape).unbind(-2)
-        top, bottom = (
-            self.x.interpolate(top_left, top_right),
-            self.x.interpolate(bottom_left, bottom_right),
-        )
-        left, right = (
-            self.y.interpolate(top_left, bottom_left),
-            self.y.interpolate(top_right, bottom_right),
-        )
-        grad_x, grad_y = self.x.slope(left, right), self.y.slope(top, bottom)
-        grad_position = torch.stack([grad_x * self.scale, grad_y * self.scale], -1)
-        return grad_position, self.y.interpolate(top, bottom)
-
-
-def _corners(*values: torch.Tensor) -> torch.Tensor:
-    return torch.stack(values, -2).flatten(0, 2).flatten(1)
-
-
 class _DeformableAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value, shapes, locations, weights, frames_per_step):
@@ -182,8 +90,8 @@ class _DeformableAttention(torch.autograd.Function):
         frames, _, heads, channels = value.shape
         output = value.new_zeros((frames, locations.shape[1], heads, channels))
         for step, level in _steps(frames, frames_per_step, shapes):
-            samples = _Samples(level, locations[step], weights[step])
-            added = _bags(level.table(value[step]), samples.rows, samples.weights)
+            samples = Samples(level, locations[step], weights[step])
+            added = bags(level.table(value[step]), samples.rows, samples.weights)
             output[step] += added.view_as(output[step])
         return output.flatten(2)
 
@@ -197,51 +105,26 @@ class _DeformableAttention(torch.autograd.Function):
             torch.empty_like(tensor) for tensor in ctx.saved_tensors
         )
         for step, level in _steps(frames, ctx.frames_per_step, ctx.shapes):
-            samples = _Samples(level, locations[step], weights[step])
+            samples = Samples(level, locations[step], weights[step])
             grad = grad_output[step].reshape(-1, channels)
-            dots = _dots(level.table(value[step]), samples.rows, grad)
-            positions, grad_weights[step, ..., level.index, :] = samples.gradients(dots)
-            size = positions.new_tensor([level.width, level.height])
-            grad_locations[step, ..., level.index, :, :] = positions * size
+            products = scalar_products(level.table(value[step]), samples.rows, grad)
+            by_location, by_weight = samples.gradients(products)
+            grad_locations[step, ..., level.index, :, :] = by_location
+            grad_weights[step, ..., level.index, :] = by_weight
             if ctx.needs_input_grad[0]:
                 part = level.cells(grad_value[step])
                 table_rows = part.shape[0] * part.shape[1] * heads
-                part.copy_(_transposed_bags(grad, samples, table_rows).view_as(part))
+                part.copy_(transposed_bags(grad, samples, table_rows).view_as(part))
         return grad_value, None, grad_locations, grad_weights, None
 
 
-def _steps(frames: int, size: int, shapes) -> Iterator[tuple[slice, _Level]]:
+def _steps(frames: int, size: int, shapes) -> Iterator[tuple[slice, Level]]:
     """Frames of a step and one map, in turn: a sample's tensors exist for one of them at a time."""
     for first in range(0, frames, size):
         start = 0
         for index, (height, width) in enumerate(shapes):
-            yield slice(first, first + size), _Level(index, start, height, width)
+            yield slice(first, first + size), Level(index, start, height, width)
             start += height * width
-
-
-def _bags(table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted sum of the rows of each query and head: (f * Q * M, D)."""
-    return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
-
-
-@torch.enable_grad()
-def _dots(table: torch.Tensor, rows: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """Scalar product of each row with the gradient (f * Q * M, D) of its query: shape of `rows`."""
-    ones = torch.ones_like(rows, dtype=table.dtype).requires_grad_()
-    return torch.autograd.grad(_bags(table.detach(), rows, ones), ones, grad)[0]
-
-
-def _transposed_bags(grad: torch.Tensor, samples: _Samples, table_rows: int) -> torch.Tensor:
-    """Gradient of a table, (table_rows, D): for each row the queries that sampled it.
-
-    Sorting the samples by row turns the scattered additions into bags once more.
-    """
-    ordered, order = samples.rows.reshape(-1).sort()
-    starts = torch.arange(table_rows, dtype=torch.int32, device=grad.device)
-    starts = torch.searchsorted(ordered, starts, out_int32=True)
-    queries = torch.div(order, samples.rows.shape[1], rounding_mode="floor").int()
-    weights = samples.weights.reshape(-1)[order]
-    return F.embedding_bag(queries, grad, starts, per_sample_weights=weights, mode="sum")
 
 
 class MSDeformAttn(nn.Module):
@@ -312,8 +195,12 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(tokens).unflatten(-1, (self.n_heads, -1))
         offsets = self.sampling_offsets(query).view(*lead, self.n_levels, self.n_points, 2)
         weights = self.attention_weights(query).view(*lead, -1).softmax(-1)
-        sizes = offsets.new_tensor([(width, height) for height, width in spatial_shapes])
-        locations = reference[:, None, None, None] + offsets / sizes[:, None]
+        # Filled on the device: a tensor made of a list would have to wait for it.
+        sizes = [
+            offsets.new_full((1,), n) for height, width in spatial_shapes for n in (width, height)
+        ]
+        sizes = torch.cat(sizes).view(-1, 1, 2)
+        locations = reference[:, None, None, None] + offsets / sizes
         sampled = multi_scale_deformable_attention(
             value, spatial_shapes, locations, weights.view(locations.shape[:-1])
         )

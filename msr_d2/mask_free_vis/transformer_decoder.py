@@ -277,9 +277,10 @@ class _Memory:
         """Values with 3-D sine positions; not kept, since videos can be long."""
         width, device = self.values.shape[-1], self.values.device
         plane = sine_position_2d(self.size, width, device=device).flatten(1).T
-        time = sine_position_1d(self.num_frames, width, device=device)
-        positions = (plane + time[:, None]).flatten(0, 1)
-        return self.values + positions.to(self.values.dtype)
+        time = sine_position_1d(self.num_frames, width, device=device)[:, None]
+        dtype = self.values.dtype
+        keys = self.values.unflatten(1, (self.num_frames, -1)) + plane.to(dtype)
+        return keys.add_(time.to(dtype)).flatten(1, 2)
 
 
 def resize_mask_features(

@@ -170,3 +170,20 @@ def test_module_parameters():
     }
     with pytest.raises(ValueError, match="30 channels among 8 heads"):
         MSDeformAttn(30)
+
+
+@pytest.mark.gpu
+def test_gpu_equals_cpu_and_repeats_itself():
+    inputs = random_inputs(dtype=torch.float32)
+    expected = gradients(multi_scale_deformable_attention, *inputs)
+    on_gpu = [x.detach().cuda().requires_grad_() for x in inputs]
+
+    def run():
+        output = multi_scale_deformable_attention(on_gpu[0], SHAPES, *on_gpu[1:])
+        factors = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).cuda()
+        return [output, *torch.autograd.grad((output * factors).sum(), on_gpu)]
+
+    first, second = run(), run()
+    for x, y, z in zip(first, second, expected):
+        assert torch.equal(x, y)
+        torch.testing.assert_close(x.cpu(), z, rtol=1e-4, atol=1e-5)

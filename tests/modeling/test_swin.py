@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.models import swin_transformer as torchvision_swin
 
 from msr_d2.config import get_cfg
-from msr_d2.modeling import swin as module
+from msr_d2.modeling import swin_blocks
 from msr_d2.modeling.swin import D2SwinTransformer
 
 timm_swin = pytest.importorskip("timm.models.swin_transformer")
@@ -55,7 +56,7 @@ def test_block_equals_torchvision(size, shift):
     """Maps that are no multiple of the window are padded first and shifted then."""
     torch.manual_seed(0)
     reference = torchvision_swin.SwinTransformerBlock(8, 2, [4, 4], [shift, shift])
-    block = module._Block(module._timm_parts(), 8, 2, 4, shift, 0.0, _settings())
+    block = swin_blocks.Block(swin_blocks.timm_parts(), 8, 2, 4, shift, 0.0, _settings())
     names = {"mlp.fc1": "mlp.0", "mlp.fc2": "mlp.3"}
     with torch.no_grad():
         for name, parameter in block.named_parameters():
@@ -63,22 +64,22 @@ def test_block_equals_torchvision(size, shift):
                 name = name.replace(ours, theirs)
             parameter.copy_(reference.get_parameter(name).normal_(std=0.3))
     x = torch.randn(2, *size, 8)
-    mask = module._shift_mask(size, 4, x.device)
+    mask = swin_blocks.shift_mask(size, 4, x.device)
     torch.testing.assert_close(block(x, mask), reference(x), rtol=1e-4, atol=1e-4)
 
 
 def _settings():
     model = {"qkv_bias": True, "dropout": 0.0, "attention_dropout": 0.0, "mlp_ratio": 4.0}
-    return module.SimpleNamespace(**model)
+    return SimpleNamespace(**model)
 
 
 def test_windows_are_shifted_on_maps_of_one_window_too():
     """The quarters of such a map do not see each other in the shifted block."""
-    block = module._Block(module._timm_parts(), 8, 2, 4, 2, 0.0, _settings())
+    block = swin_blocks.Block(swin_blocks.timm_parts(), 8, 2, 4, 2, 0.0, _settings())
     x = torch.randn(1, 4, 4, 8)
     changed = x.clone()
     changed[0, 0, 0] += torch.randn(8)
-    mask = module._shift_mask((4, 4), 4, x.device)
+    mask = swin_blocks.shift_mask((4, 4), 4, x.device)
     moved = (block(changed, mask) - block(x, mask)).abs().amax(-1)[0] > 1e-6
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[:2, :2] = True
