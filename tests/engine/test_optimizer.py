@@ -6,13 +6,14 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 from tiny_coco import write_set
+from tiny_ytvis import track, write_videos
 from torch import nn
 
 import msr_d2
 from msr_d2.data import register_from_config
 from msr_d2.engine import Trainer
 from msr_d2.engine.optimizer import build_optimizer
-from msr_d2.testing import tiny_cfg
+from msr_d2.testing import tiny_cfg, tiny_vis_cfg
 
 ADAMW = ["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.BASE_LR", 0.01, "SOLVER.WEIGHT_DECAY", 0.05]
 CLIP_ALL = ["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"]
@@ -208,9 +209,19 @@ class Stop(HookBase):
             raise InterruptedError
 
 
-def train(data, folder, stop=False, resume=False):
+def make_training(kind, folder):
+    """Data and config of a tiny image model or of a tiny video model."""
+    if kind == "image":
+        return write_set(folder, num_images=4), tiny_cfg()
+    boxes = [(8, 8, 40, 40), (10, 8, 42, 40), (12, 8, 44, 40), (14, 8, 46, 40)]
+    tracks = [track(1, boxes), track(2, [None, *boxes[1:]], video_id=2, category_id=2)]
+    return write_videos(folder, tracks, lengths=(4, 4)), tiny_vis_cfg()
+
+
+def train(data, cfg, folder, stop=False, resume=False):
+    cfg = cfg.clone()
     opts = [*ADAMW, *CLIP_ALL, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, "SOLVER.BASE_LR", 1e-3]
-    cfg = tiny_cfg(opts=[*opts, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 4, "SEED", 3])
+    cfg.merge_from_list([*opts, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 4, "SEED", 3])
     cfg.DATASETS.REGISTER, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = [data], (data[0],), ()
     cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 2, (3,), 2
     cfg.OUTPUT_DIR = str(folder)
@@ -227,15 +238,16 @@ def train(data, folder, stop=False, resume=False):
     return trainer
 
 
-def test_resumed_run_of_adamw_equals_uninterrupted(tmp_path):
-    data = write_set(tmp_path / "data", num_images=4)
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_resumed_run_of_adamw_equals_uninterrupted(kind, tmp_path):
+    data, cfg = make_training(kind, tmp_path / "data")
     torch.manual_seed(0)
-    whole = train(data, tmp_path / "whole")
+    whole = train(data, cfg, tmp_path / "whole")
     assert isinstance(whole.optimizer, torch.optim.AdamW)
     torch.manual_seed(0)
-    train(data, tmp_path / "cut", stop=True)
+    train(data, cfg, tmp_path / "cut", stop=True)
     torch.manual_seed(99)
-    resumed = train(data, tmp_path / "cut", resume=True)
+    resumed = train(data, cfg, tmp_path / "cut", resume=True)
     assert resumed.start_iter == 2
     for (name, first), second in zip(
         whole.model.state_dict().items(), resumed.model.state_dict().values()
