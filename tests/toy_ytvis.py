@@ -120,3 +120,37 @@ def _masks(corners, sides, visible, size):
         x, y = max(x, 0), max(y, 0)
         masks.append(rectangle(x, y, x + w, y + h, size) if seen else None)
     return masks
+
+
+def small_videos(seed, num_videos=4, categories=(2, 5, 7), size=(24, 24)):
+    """Few pixels, all the special cases: ties, nulls, masks without a pixel, crowds, absent tracks.
+
+    The last video has neither objects nor results, the first one no object, the last category no
+    object. The ``areas`` of the annotations are made up, so that all ranges of sizes occur: they
+    decide, not the masks.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 5, num_videos).tolist()
+    annotations, results = [], []
+    for video_id, length in enumerate(lengths[:-1], 1):
+        for _ in range(rng.integers(2, 6) if video_id > 1 else 1):
+            start, side = rng.integers(0, 10, 2), rng.integers(6, 14, 2)
+            corners = np.tile(start, (length, 1))
+            visible = rng.random(length) < 0.8
+            category = int(rng.choice(categories[:-1]))
+            masks = _masks(corners, np.tile(side, (length, 1)), visible, size)
+            if video_id > 1:
+                crowd = int(rng.random() < 0.25)
+                areas = (rng.choice([30, 128**2, 3e4, 256**2, 1e5], length) * visible).tolist()
+                annotations.append(annotation(masks, video_id, category, crowd, areas=areas))
+            for _ in range(rng.integers(0, 5)):
+                shift = rng.integers(-2, 3, (2, 2)) * (rng.random() < 0.7)
+                seen = visible ^ (rng.random(length) < 0.1)
+                found = _masks(corners + shift[0], side + shift[1:].repeat(length, 0), seen, size)
+                guess = category if rng.random() < 0.8 else int(rng.choice(categories))
+                results.append(result(found, round(rng.random(), 1), video_id, guess))
+                if rng.random() < 0.2:
+                    nothing = encode(np.zeros(size, dtype=bool))
+                    results[-1]["segmentations"][int(rng.integers(length))] = nothing
+    order = rng.permutation(len(results))
+    return ground_truth(annotations, lengths, categories, size), [results[i] for i in order]

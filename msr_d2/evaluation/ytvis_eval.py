@@ -3,8 +3,9 @@
 The IoU of two tracks is the sum of their intersections over the frames, divided by the sum of
 their unions; a frame without an object adds the area of the other one to the union. Areas are
 means over the frames in which the object has pixels. Crowd tracks have no IoU of their own, but a
-detection that matches one is not counted. Everything else is as for COCO, with a video in the place
-of an image.
+detection that matches one is not counted; and as in COCO (and other than an object, which is found
+once) a crowd takes any number of detections. Everything else is as for COCO, with a video in the
+place of an image.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def evaluate_ytvis_results(
     Returns:
         for each task ``AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl`` and
         ``AP-<category>`` in percent; NaN where there is no ground truth.
+
+    Raises:
+        ValueError: the ground truth has no annotations, or an entry of a file is not valid.
     """
     ground_truth = load_ytvis(gt_json)
     if ground_truth.get("annotations") is None:
@@ -74,6 +78,11 @@ def evaluate_ytvis_results(
         raise ValueError(f"{results_json} holds a {type(results).__name__}, not a list of results")
     if tasks is None:
         tasks = [t for t, key in _KEY_OF_TASK.items() if all(key in x for x in results)]
+        if not tasks:
+            raise ValueError(
+                f"not all results of {results_json} have 'bboxes', nor all 'segmentations': name "
+                "the tasks, or write one of them in each result"
+            )
     return {x: evaluate_ytvis(ground_truth, results, x, max_dets_per_video) for x in tasks}
 
 
@@ -98,8 +107,11 @@ def ytvis_overlaps(
     Args:
         ground_truth: content of a json file in YouTube-VIS format.
         results: N detected tracks; they keep their order.
-        task: "bbox" or "segm".
+        task: "bbox" or "segm"; masks that are compressed RLEs are not encoded again.
         min_iou: for speed, an IoU below this may be returned too small.
+
+    Raises:
+        ValueError: an entry is not valid, with its id or number and what is wrong.
     """
     if task not in _KEY_OF_TASK:
         raise ValueError(f"task is {task!r}: use one of {sorted(_KEY_OF_TASK)}")

@@ -46,6 +46,8 @@ def check_ground_truth(content: Mapping[str, Any]) -> None:
     """
     for i, video in enumerate(content["videos"]):
         _check_keys(video, _VIDEO_KEYS, _name(video, i, "video"))
+    for i, category in enumerate(content["categories"]):
+        _check_keys(category, ("id", "name"), _name(category, i, "category"))
     for kind in ("videos", "categories"):
         ids = [x["id"] for x in content[kind]]
         double = {x for x in ids if ids.count(x) > 1} if len(set(ids)) < len(ids) else ()

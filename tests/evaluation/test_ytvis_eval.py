@@ -12,6 +12,7 @@ from toy_ytvis import ELSEWHERE, SQUARE, annotation, ground_truth, random_videos
 
 from msr_d2.evaluation import evaluate_ytvis_results, ytvis_overlaps
 from msr_d2.evaluation.ytvis_eval import YTVIS_AREAS, evaluate_ytvis
+from msr_d2.evaluation.ytvis_tracks import load_ytvis
 
 
 @pytest.fixture
@@ -208,19 +209,89 @@ def test_boxes_come_from_the_masks_where_there_are_none():
     assert evaluate_ytvis(gt, [result([SQUARE, None], 0.5)], "bbox")["AP50"] == pytest.approx(100)
 
 
+BROKEN = {"size": [20, 20], "counts": [0, 900]}
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"video_id": 9}, "result number 0 is of video_id 9, which"),
-        ({"segmentations": [None]}, "video 1 has 1 entries, but the video has 2 frames"),
+        ({"video_id": 9}, "result number 0 is of video_id 9, which the ground truth does not"),
+        ({"category_id": 0}, r"result number 0 has category_id 0, the ground truth has only \[1\]"),
+        ({"score": None}, "result number 0 has score None"),
+        ({"score": float("nan")}, "result number 0 has score nan"),
+        ({"segmentations": [None]}, "0 of video 1 has 1 entries, but the video has 2 frames"),
         ({"segmentations": [None, encode(np.ones((4, 5)))]}, r"frame 1 of video 1 .*\[4, 5\]"),
-        ({"segmentations": None}, "video 1 has no 'segmentations'"),
+        ({"segmentations": None}, "number 0 of video 1 has no 'segmentations'"),
+        ({"segmentations": [None, "abc"]}, "number 0 in frame 1 of video 1 is neither null nor"),
+        ({"segmentations": [{"counts": "abc"}, None]}, "frame 0 of video 1 is neither null nor"),
+        ({"segmentations": [BROKEN, None]}, "covers 900 pixels, but a frame of video 1 has 400"),
     ],
 )
 def test_wrong_results_are_named(change, message):
     gt = ground_truth([annotation([SQUARE, SQUARE])])
     with pytest.raises(ValueError, match=message):
         evaluate_ytvis(gt, [{**result([SQUARE] * 2, 0.5), **change}], "segm")
+
+
+@pytest.mark.parametrize("key", ["video_id", "category_id", "score"])
+def test_missing_keys_of_results_are_named(key):
+    wrong = result([SQUARE] * 2, 0.5)
+    del wrong[key]
+    results = [result([SQUARE] * 2, 0.5), wrong]
+    with pytest.raises(ValueError, match=f"result number 1 has .*{key}|number 1 has score None"):
+        evaluate_ytvis(ground_truth([annotation([SQUARE, SQUARE])]), results, "segm")
+    with pytest.raises(ValueError, match="result number 0 is a str, not an object"):
+        evaluate_ytvis(ground_truth([]), ["abc"], "segm")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"video_id": 9}, "annotation 2 is of video_id 9, which"),
+        ({"category_id": 3}, r"annotation 2 has category_id 3, the ground truth has only \[1\]"),
+        ({"segmentations": [None] * 3}, "annotation 2 of video 1 has 3 entries, but .* 2 frames"),
+        ({"segmentations": [encode(np.ones((4, 5))), None]}, r"annotation 2 in frame 0 .*\[4, 5\]"),
+        ({"segmentations": None}, "annotation 2 of video 1 has no 'segmentations'"),
+    ],
+)
+def test_wrong_annotations_are_named(change, message):
+    wrong = {**annotation([SQUARE, SQUARE]), **change}
+    gt = ground_truth([annotation([SQUARE, SQUARE]), wrong])
+    with pytest.raises(ValueError, match=message):
+        evaluate_ytvis(gt, [], "segm")
+
+
+def test_wrong_boxes_are_named():
+    gt = ground_truth([annotation([SQUARE, None], bboxes=[[0, 0, 10, 10], None])])
+    found = {"video_id": 1, "category_id": 1, "score": 0.5, "bboxes": [[0, 0, 10], None]}
+    with pytest.raises(ValueError, match=r"result number 0 in frame 0 is \[0, 0, 10\]"):
+        evaluate_ytvis(gt, [found], "bbox")
+    with pytest.raises(ValueError, match="'bboxes' of result number 0 .* has 1 entries"):
+        evaluate_ytvis(gt, [{**found, "bboxes": [None]}], "bbox")
+
+
+def test_wrong_videos_and_categories_are_named(tmp_path):
+    good = ground_truth([])
+    video = good["videos"][0]
+    without_length = {k: v for k, v in video.items() if k != "length"}
+    for change, message in (
+        ({"videos": [without_length]}, "wrong.json: video 1 has no 'length'"),
+        ({"videos": [video, video]}, r"wrong.json: the videos have the ids \[1\] more than once"),
+        ({"categories": [{"name": "x"}]}, "wrong.json: category number 0 has no 'id'"),
+        ({"annotations": [{"id": 5, "video_id": 1}]}, "annotation 5 has no 'category_id'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_ytvis(write(tmp_path / "wrong.json", {**good, **change}))
+
+
+def test_areas_of_videos_of_different_lengths_are_not_mixed():
+    gt = ground_truth([annotation([SQUARE] * 2), annotation([ELSEWHERE] * 3, 2)], lengths=(2, 3))
+    results = [result([ELSEWHERE, SQUARE, None], 0.5, 2), result([None, SQUARE], 0.5)]
+    overlaps = ytvis_overlaps(gt, results, "segm")
+    assert overlaps.det_area.tolist() == [82, 100] and overlaps.gt_area.tolist() == [100, 64]
+    # Intersections 64 and 100; unions 64 + 164 + 64, and 200.
+    ious = {int(x.detections[0]): x.ious.tolist() for x in overlaps.cells}
+    assert ious == {0: [[64 / 292]], 1: [[0.5]]}
 
 
 def test_wrong_task():
@@ -240,6 +311,9 @@ def test_files(tmp_path):
     evaluated = evaluate_ytvis_results(gt_path, results)
     assert set(evaluated) == {"segm"}
     assert evaluated["segm"]["AP"] == pytest.approx(100)
+    scores = write(tmp_path / "scores.json", [{"video_id": 1, "category_id": 1, "score": 0.5}])
+    with pytest.raises(ValueError, match="not all results of .*scores.json have 'bboxes', nor"):
+        evaluate_ytvis_results(gt_path, scores)
     with pytest.raises(ValueError, match=r"gt.json holds a dict"):
         evaluate_ytvis_results(gt_path, gt_path)
     with pytest.raises(ValueError, match=r"results.json has no \['categories', 'videos'\]"):
