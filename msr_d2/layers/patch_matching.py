@@ -80,6 +80,7 @@ def nearest_patches(
         )
     distance = (keys // len(offsets)).to(torch.int32).view(torch.float32)
     index = _cell_index(keys % len(offsets), offsets, frames[2], reach)
+    index = index.masked_fill(distance.isinf(), -1)
     return (distance.sqrt() if metric == "l2" else distance), index
 
 

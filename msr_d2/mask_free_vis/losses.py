@@ -29,7 +29,8 @@ def projection_loss(
 
     Per instance and frame: 1 - dice of the maximum over each column with the box along x, plus the
     same along y, so 0..2. The mean over instances and frames is taken (the paper: the sum over
-    frames). The gradient reaches the largest logit of each row and column; equal ones share it.
+    frames). The gradient reaches only the largest logit of each row and column (of equal ones, the
+    first).
 
     Args:
         logits: (..., N, T, h, w) mask logits.
@@ -58,7 +59,7 @@ def projection_sums(
         )
     with torch.autocast(logits.device.type, enabled=False):
         logits = _at_least_float32(logits)
-        x, y = logits.amax(-2).sigmoid(), logits.amax(-1).sigmoid()
+        x, y = logits.max(-2).values.sigmoid(), logits.max(-1).values.sigmoid()
         loss = _dice_loss(x, boxes.x_profile) + _dice_loss(y, boxes.y_profile)
         counted = torch.ones_like(boxes.present)
         if absent == "suppress":

@@ -130,11 +130,11 @@ class ClipAffinities:
     """What the images of a clip say about its cells, for all instances and outputs.
 
     Attributes:
-        edges: (T, E, h, w) bool, neighbours of similar colour.
+        edges: (T, E, h, w) bool, neighbours of similar colour; None if they were not asked for.
         matches: pairs of frames with the matches of their cells; empty for a single frame.
     """
 
-    edges: torch.Tensor
+    edges: torch.Tensor | None
     matches: list[PairMatches]
 
 
@@ -220,8 +220,8 @@ def clip_affinities(
     frames: torch.Tensor,
     valid: torch.Tensor,
     stride: int,
-    pairwise: PairwiseSettings,
-    temporal: TemporalSettings,
+    pairwise: PairwiseSettings | None,
+    temporal: TemporalSettings | None,
     lab_swap_channels: bool = False,
 ) -> ClipAffinities:
     """Colour edges within the frames of a clip and matches between them.
@@ -234,8 +234,8 @@ def clip_affinities(
         frames: (T, 3, H, W) RGB in 0..255, padded with 0.
         valid: (T, 2) height and width of the frames without padding, or (T, h, w) bool.
         stride: pixels per cell of the mask grid.
-        pairwise: settings of the edges.
-        temporal: settings of the matches.
+        pairwise: settings of the edges; None: no edges.
+        temporal: settings of the matches; None: no matches.
         lab_swap_channels: official: LAB of images with red and blue swapped.
 
     Raises:
@@ -247,14 +247,17 @@ def clip_affinities(
         valid = valid_cells(valid, grid, stride)
     colors = F.avg_pool2d(frames.float(), stride).to(torch.uint8)
     lab = rgb_to_lab(colors.flip(-3) if lab_swap_channels else colors)
-    official = temporal.candidates == GRID
+    official = temporal is not None and temporal.candidates == GRID
     inside = torch.ones_like(valid) if official else valid
-    edges = color_edges(lab, inside, pairwise, outside_is_black=official)
-    if pairwise.padding_gate and len(frames) == 1:
-        edges = padding_gate(edges, valid)
-    # The colours that are matched may differ from those of the edges.
-    features = lab if temporal.color == "lab" else colors.float()
-    return ClipAffinities(edges, match_frames(features, inside, temporal))
+    edges, matches = None, []
+    if pairwise is not None:
+        edges = color_edges(lab, inside, pairwise, outside_is_black=official)
+        if pairwise.padding_gate and len(frames) == 1:
+            edges = padding_gate(edges, valid)
+    if temporal is not None:
+        features = lab if temporal.color == "lab" else colors.float()
+        matches = match_frames(features, inside, temporal)
+    return ClipAffinities(edges, matches)
 
 
 def valid_cells(sizes: torch.Tensor, grid: tuple[int, int], stride: int) -> torch.Tensor:
