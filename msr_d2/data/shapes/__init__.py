@@ -3,11 +3,11 @@
 The same shapes also move: clips in YouTube-VIS format whose masks are far from filled boxes.
 """
 
-from .clips import Clip, sample_clip
+from .clips import sample_clip
 from .coco import annotate, mask_to_polygons
 from .dice import Dice
 from .files import write_coco
-from .motion import Detour, Path, Swing
+from .motion import Clip, Detour, Path, Swing
 from .outlines import CATEGORIES, CLIP_CATEGORIES, Category
 from .render import Rendered, render
 from .sample import sample_scene

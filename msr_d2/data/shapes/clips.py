@@ -1,61 +1,21 @@
-"""Moving clips: draw a scene at random and a path for everything in it."""
+"""Draw moving clips at random: a scene and a path for everything in it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from .dice import Dice
-from .motion import Detour, Path, Swing
+from .motion import Clip, Detour, Path, Swing
 from .outlines import CLIP_CATEGORIES, Category, bar, blob, make_outline
 from .render import visible_labels
-from .scene import Motion, Pose, Scene, Sprite
+from .scene import Motion, Pose, Sprite
 from .style import ClipStyle
 from .textures import Color, Texture, hsv
 
 _ATTEMPTS = 30
-_GREY = Texture((128.0, 128.0, 128.0), (128.0, 128.0, 128.0))
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A description of a clip without pixels; ``render(clip.scene(t), t)`` draws frame t.
-
-    Attributes:
-        height, width: pixels.
-        length: frames.
-        sprites: from back to front; a sprite keeps its index in all frames. The first one is the
-            background, which fills the frame.
-        paths: the way of each sprite.
-        camera: displacement (x, y) per frame of everything, in pixels.
-        noise, noise_seed: of the camera, see ``Scene``.
-        events: what happens in it, sorted: of "camera", "leaves", "occluder", "twins".
-    """
-
-    height: int
-    width: int
-    length: int
-    sprites: tuple[Sprite, ...]
-    paths: tuple[Path, ...]
-    camera: tuple[float, float] = (0.0, 0.0)
-    noise: float = 0.0
-    noise_seed: int = 0
-    events: tuple[str, ...] = ()
-
-    @property
-    def objects(self) -> list[int]:
-        """Indices of the sprites that are annotated."""
-        return [index for index, sprite in enumerate(self.sprites) if sprite.category is not None]
-
-    def scene(self, t: float) -> Scene:
-        """The scene as it stands at time ``t``, in frames."""
-        sprites = tuple(
-            replace(sprite, pose=path.at(t, self.camera), motion=Motion())
-            for sprite, path in zip(self.sprites, self.paths)
-        )
-        return Scene(self.height, self.width, _GREY, sprites, self.noise, self.noise_seed)
 
 
 def sample_clip(

@@ -1,11 +1,17 @@
-"""Where a sprite of a clip is at every frame: steady motion, a swing, a way out and back."""
+"""Clips without pixels: sprites, and where each is at every frame.
+
+A path is steady motion, a swing around it, and a way out and back.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-from .scene import Motion, Pose
+from .scene import Motion, Pose, Scene, Sprite
+from .textures import Texture
+
+_GREY = Texture((128.0, 128.0, 128.0), (128.0, 128.0, 128.0))
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,42 @@ class Path:
                 dx, dy = part.offset(t)
                 x, y = x + dx, y + dy
         return replace(pose, x=x, y=y)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A description of a clip without pixels; ``render(clip.scene(t), t)`` draws frame t.
+
+    Attributes:
+        height, width: pixels.
+        length: frames.
+        sprites: from back to front; a sprite keeps its index in all frames. The first one is the
+            background, which fills the frame.
+        paths: the way of each sprite.
+        camera: displacement (x, y) per frame of everything, in pixels.
+        noise, noise_seed: of the camera, see ``Scene``.
+        events: what happens in it, sorted: of "camera", "leaves", "occluder", "twins".
+    """
+
+    height: int
+    width: int
+    length: int
+    sprites: tuple[Sprite, ...]
+    paths: tuple[Path, ...]
+    camera: tuple[float, float] = (0.0, 0.0)
+    noise: float = 0.0
+    noise_seed: int = 0
+    events: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> list[int]:
+        """Indices of the sprites that are annotated."""
+        return [index for index, sprite in enumerate(self.sprites) if sprite.category is not None]
+
+    def scene(self, t: float) -> Scene:
+        """The scene as it stands at time ``t``, in frames."""
+        sprites = tuple(
+            replace(sprite, pose=path.at(t, self.camera), motion=Motion())
+            for sprite, path in zip(self.sprites, self.paths)
+        )
+        return Scene(self.height, self.width, _GREY, sprites, self.noise, self.noise_seed)

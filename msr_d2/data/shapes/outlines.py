@@ -43,6 +43,7 @@ CLIP_CATEGORIES = (
     Category(5, "star", 0.13),
     Category(7, "plus", 0.83),
     Category(9, "crescent", 0.49),
+    Category(10, "sickle", 0.49),
     Category(11, "ring", 0.01),
     Category(12, "angle", 0.62),
 )
@@ -109,9 +110,9 @@ def _plus(dice: Dice) -> np.ndarray:
     return np.concatenate([rotate(quarter, k * np.pi / 2) for k in range(4)])
 
 
-def _crescent(dice: Dice) -> np.ndarray:
+def _crescent(dice: Dice, thinnest: float = 0.75, thickest: float = 0.95) -> np.ndarray:
     """A disc minus a disc of the same radius that is shifted to the right."""
-    shift = dice.uniform(0.75, 0.95)
+    shift = dice.uniform(thinnest, thickest)
     tip = np.arccos(shift / 2)  # the two circles meet at x = shift / 2
     outer = np.linspace(tip, 2 * np.pi - tip, 36)
     inner = np.linspace(np.pi + tip, np.pi - tip, 24)[1:-1]
@@ -120,10 +121,14 @@ def _crescent(dice: Dice) -> np.ndarray:
     return np.concatenate(points) + (0.25, 0.0)
 
 
+def _sickle(dice: Dice) -> np.ndarray:
+    return _crescent(dice, 0.58, 0.72)
+
+
 def _ring(dice: Dice) -> np.ndarray:
     """Two circles that are joined by a cut of no width, so that one polygon has a hole."""
     outer = regular_polygon(40)
-    inner = dice.uniform(0.50, 0.62) * outer[::-1]
+    inner = dice.uniform(0.62, 0.70) * outer[::-1]
     return np.concatenate([outer, outer[:1], inner[-1:], inner])
 
 
@@ -141,6 +146,7 @@ _OUTLINES = {
     "star": _star,
     "plus": _plus,
     "crescent": _crescent,
+    "sickle": _sickle,
     "ring": _ring,
     "angle": _angle,
 }

@@ -106,7 +106,7 @@ class ClipStyle:
         min_area: an object with fewer visible pixels in a frame counts as absent there.
     """
 
-    classes: tuple[str, ...] = ("star", "ring", "angle", "crescent")
+    classes: tuple[str, ...] = ("star", "ring", "angle", "sickle")
     objects: tuple[int, int] = (1, 3)
     size: tuple[float, float] = (0.30, 0.58)
     crowding: float = 0.75
