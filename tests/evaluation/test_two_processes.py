@@ -33,11 +33,18 @@ results["coco"] = evaluator.evaluate()
 
 gt, tracks = toy_ytvis.random_videos(1)
 outputs = toy_ytvis.to_outputs(gt, tracks)
-evaluator = YTVISEvaluator(toy_ytvis.register(gt, folder))
-evaluator.reset()
-for i in range(3) if rank == 0 else range(3, len(outputs)):
-    evaluator.process([{"video_id": i + 1}], [outputs[i]])
-results["ytvis"] = evaluator.evaluate()
+both = dict(tasks=("segm", "bbox"), output_dir=str(folder / "out"))
+# The first one's videos are split; both see the fourth of them, as padded shards do. Of the second
+# data set the main process sees nothing, and its videos come in another order.
+shards = {"ytvis": [range(4), range(3, len(outputs))], "late": [[], range(len(outputs))[::-1]]}
+for name, shard in shards.items():
+    evaluator = YTVISEvaluator(toy_ytvis.register(gt, folder), **both)
+    evaluator.reset()
+    for i in shard[rank]:
+        evaluator.process([{"video_id": i + 1}], [outputs[i]])
+    results[name] = evaluator.evaluate()
+    if rank == 0:
+        (folder / "out" / "results.json").rename(folder / f"{name}.json")
 
 (folder / f"rank{rank}.json").write_text(json.dumps(results))
 """
@@ -61,10 +68,14 @@ def test_two_processes(tmp_path, repository):
     gt, predictions = toy_coco.random_scene(8)
     coco = MaskScoringCOCOEvaluator(toy_coco.register(gt, tmp_path))
     gt, tracks = toy_ytvis.random_videos(1)
-    ytvis = YTVISEvaluator(toy_ytvis.register(gt, tmp_path))
+    ytvis = YTVISEvaluator(
+        toy_ytvis.register(gt, tmp_path), tasks=("segm", "bbox"), output_dir=str(tmp_path / "one")
+    )
+    of_videos = toy_ytvis.evaluate(ytvis, toy_ytvis.to_outputs(gt, tracks))
     expected = {
         "coco": toy_coco.evaluate(coco, predictions),
-        "ytvis": toy_ytvis.evaluate(ytvis, toy_ytvis.to_outputs(gt, tracks)),
+        "ytvis": of_videos,
+        "late": of_videos,
     }
     result = json.loads((tmp_path / "rank0.json").read_text())
     for name, tasks in expected.items():
@@ -72,4 +83,8 @@ def test_two_processes(tmp_path, repository):
         for task, numbers in tasks.items():
             assert result[name][task] == pytest.approx(numbers, rel=0, abs=0, nan_ok=True)
     # Only the main process has results.
-    assert json.loads((tmp_path / "rank1.json").read_text()) == {"coco": {}, "ytvis": {}}
+    empty = {"coco": {}, "ytvis": {}, "late": {}}
+    assert json.loads((tmp_path / "rank1.json").read_text()) == empty
+    # The file for a server does not depend on who saw what.
+    written = (tmp_path / "one" / "results.json").read_text()
+    assert (tmp_path / "ytvis.json").read_text() == written == (tmp_path / "late.json").read_text()

@@ -103,6 +103,8 @@ def test_no_predictions(tmp_path):
     "video_id, change, message",
     [
         (5, {}, "video_id 5 is not in the json file"),
+        (1, {"scores": [float("nan")]}, "number 0 has score nan"),
+        (1, {"scores": [0.9, 0.8]}, "video 1 has 2 scores, 1 labels, 1 masks"),
         (1, {"labels": [2]}, "class 2, but the data set only has 2 classes"),
         (1, {"masks": [MASKS[:1]]}, "has 1 entries, but the video has 2 frames"),
         (1, {"masks": [MASKS[:, :10]]}, r"size \[10, 20\], but the video has .*\[20, 20\]"),
@@ -114,6 +116,64 @@ def test_wrong_outputs_are_named_at_once(tmp_path, video_id, change, message):
     output = {"scores": [0.9], "labels": [1], "masks": [MASKS], **change}
     with pytest.raises(ValueError, match=message):
         evaluator.process([{"video_id": video_id}], [output])
+
+
+def test_wrong_number_of_outputs(tmp_path):
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path))
+    output = {"scores": [], "labels": [], "masks": []}
+    with pytest.raises(ValueError, match="1 videos have 2 outputs"):
+        evaluator.process([{"video_id": 1}], [output] * 2)
+
+
+def test_encoded_tracks_are_not_encoded_again(tmp_path, monkeypatch):
+    def encode_nothing(*args):
+        raise AssertionError("a mask is encoded")
+
+    track = segmentations([SQUARE, SQUARE])
+    track[1] = {**track[1], "counts": track[1]["counts"].encode()}
+    monkeypatch.setattr("pycocotools.mask.encode", encode_nothing)
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path), output_dir=str(tmp_path))
+    evaluated = evaluate(evaluator, [{"scores": [0.9], "labels": [1], "masks": [track]}])
+    assert evaluated["segm"]["AP"] == pytest.approx(100)
+    (entry,) = json.loads((tmp_path / "results.json").read_text())
+    assert entry["segmentations"] == [track[0]] * 2
+
+
+def test_a_video_that_is_seen_again_counts_once(tmp_path):
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path))
+    evaluator.reset()
+    for _ in range(2):
+        output = {"scores": [0.9], "labels": [1], "masks": [MASKS]}
+        evaluator.process([{"video_id": 1}], [output])
+    assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(100)
+    assert sum(len(x) for x in evaluator._results.values()) == 1
+
+
+def test_results_follow_the_order_of_the_videos(tmp_path):
+    gt = ground_truth([annotation([SQUARE], 2)], lengths=(1, 1))
+    evaluator = YTVISEvaluator(register(gt, tmp_path), output_dir=str(tmp_path))
+    evaluator.reset()
+    for video in (2, 1):
+        output = {"scores": [video / 10], "labels": [0], "masks": [MASKS[:1]]}
+        evaluator.process([{"video_id": video}], [output])
+    evaluator.evaluate()
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [x["video_id"] for x in written] == [1, 2]
+
+
+def test_tables_are_logged(tmp_path, caplog):
+    caplog.set_level("INFO", logger="detectron2")
+    gt = ground_truth([annotation([SQUARE] * 2, category_id=7)], categories=(3, 5, 7, 9))
+    output = {"scores": [0.9], "labels": [2], "masks": [MASKS]}
+    evaluate(YTVISEvaluator(register(gt, tmp_path)), [output])
+    summary, note, table = (x.getMessage() for x in caplog.records[-3:])
+    assert summary.startswith("Evaluation results for segm: \n") and "100.000" in summary
+    assert "AP-" not in summary and note == "A number is NaN where no object is of this size."
+    lines = table.splitlines()
+    assert lines[0] == "Per-category segm AP: " and len(lines) == 5
+    cells = [x.strip() for line in lines[3:] for x in line.strip("|").split("|")]
+    assert cells[:6] == ["class 3", "nan", "class 5", "nan", "class 7", "100.000"]
+    assert cells[6:] == ["class 9", "nan", "", "", "", ""]
 
 
 def test_data_set_without_json_file():
