@@ -15,8 +15,9 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from ..evaluation.track_overlaps import MaskTrack, mask_track_iou
-from ..evaluation.ytvis_eval import load_ytvis, read_mask_track
+from ..evaluation.ytvis_eval import load_ytvis
 from ..evaluation.ytvis_evaluation import RESULTS_FILE
+from ..evaluation.ytvis_tracks import read_mask_track
 from ..visualization import Track
 from ..visualization.canvas import draw_objects, text_strip
 from ..visualization.sheet import tile

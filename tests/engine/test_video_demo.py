@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import sys
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -80,6 +81,7 @@ class CountedFrames:
 
     def __init__(self, count):
         self.loaded = [0] * count
+        self.alive = self.most_alive = 0
 
     def __len__(self):
         return len(self.loaded)
@@ -87,7 +89,14 @@ class CountedFrames:
     def __getitem__(self, index):
         assert isinstance(index, (int, np.integer)), "slices would load many frames at once"
         self.loaded[index] += 1
-        return np.random.default_rng(index).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(index).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+        self.alive += 1
+        self.most_alive = max(self.most_alive, self.alive)
+        weakref.finalize(pixels, self._forget)
+        return pixels
+
+    def _forget(self):
+        self.alive -= 1
 
 
 class TestVideoPredictor:
@@ -121,7 +130,7 @@ class TestVideoPredictor:
 
     @pytest.mark.parametrize("windows", [False, True])
     def test_a_long_video_is_read_bit_by_bit(self, windows):
-        """Each frame about once, and never more of them in memory than a chunk."""
+        """Each frame about once, and only one of them at its full size in memory."""
         test = "MODEL.MASK_FREE.TEST."
         opts = [f"{test}CHUNK_FRAMES", 4, f"{test}TOP_K", 2]
         if windows:
@@ -137,6 +146,7 @@ class TestVideoPredictor:
         found = VideoPredictor(tiny_vis_cfg(opts), allow_random_weights=True)(frames)
         assert all(len(track) == 24 for track in found["masks"])
         assert all(1 <= count <= 4 for count in frames.loaded)
+        assert frames.most_alive <= 2
         assert sum(frames.loaded) <= 24 + 2 + 6 * windows * 2
 
     def test_no_frames(self, predictor):
