@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable
 
@@ -162,7 +163,7 @@ def _sampler_maker(cfg: CfgNode, dicts: list[dict]) -> Callable[[int], Iterable[
         return lambda seed: TrainingSampler(len(dicts), seed=seed)
     if name == "RepeatFactorTrainingSampler":
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dicts, loader.REPEAT_THRESHOLD
+            [_with_flat_annotations(record) for record in dicts], loader.REPEAT_THRESHOLD
         )
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
     if name == "RandomSubsetTrainingSampler":
@@ -174,6 +175,13 @@ def _sampler_maker(cfg: CfgNode, dicts: list[dict]) -> Callable[[int], Iterable[
         f"DATALOADER.SAMPLER_TRAIN is '{name}'; known are TrainingSampler, "
         "RepeatFactorTrainingSampler and RandomSubsetTrainingSampler."
     )
+
+
+def _with_flat_annotations(record: dict) -> dict:
+    """The record itself, or of a video all its objects in one list instead of one per frame."""
+    if "file_names" not in record:
+        return record
+    return {"annotations": list(itertools.chain.from_iterable(record["annotations"]))}
 
 
 def _ratio_sampler_maker(cfg: CfgNode, dicts: list[dict]) -> Callable[[int], Iterable[int]]:

@@ -102,6 +102,7 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.SAMPLING_FRAME_REPLACE = True
     # Of "brightness", "contrast", "saturation", "rotation".
     cfg.INPUT.AUGMENTATIONS = []
+    # Read by nobody: the clip and large-scale jitter mappers of the family ignore it as well.
     cfg.INPUT.COLOR_AUG_SSD = False
     # Large-scale jitter of single images: canvas and range of scales.
     cfg.INPUT.IMAGE_SIZE = 1024
@@ -112,7 +113,9 @@ def _add_input(cfg: CfgNode) -> None:
     # Clips that are made of single images by moving a window over them.
     pseudo = cfg.INPUT.PSEUDO = CfgNode()
     pseudo.SAMPLING_FRAME_NUM = 2
+    # Read by nobody: the frames of a still image have no distance in time.
     pseudo.SAMPLING_FRAME_RANGE = 20
+    # As INPUT.AUGMENTATIONS; the angles of "rotation" grow or shrink from frame to frame.
     pseudo.AUGMENTATIONS = ["rotation"]
     pseudo.MIN_SIZE_TRAIN = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768)
     pseudo.MAX_SIZE_TRAIN = 768

@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from ..bad_images import BAD_IMAGE_ERRORS, describe
 from ..errors import DatasetError
 
-# Decoding and resizing leave Python's lock, so a few threads keep up with a GPU.
+# Of a slice; decoding and resizing release Python's lock.
 _THREADS = 4
 
 

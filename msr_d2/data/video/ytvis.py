@@ -140,7 +140,7 @@ def _add_object(annotation: dict, record: dict, to_contiguous: dict, json_file: 
     common = {
         "id": annotation["id"],
         "category_id": to_contiguous[category],
-        "iscrowd": annotation.get("iscrowd", 0),
+        "iscrowd": annotation.get("iscrowd") or 0,
         "bbox_mode": BoxMode.XYWH_ABS,
     }
     masks = annotation.get("segmentations") or [None] * record["length"]

@@ -221,6 +221,17 @@ def test_ratios_that_cannot_be(tmp_path, ratios):
         build_train_loader(mixed(tmp_path, DATASETS__DATASET_RATIO=ratios))
 
 
+def test_videos_of_rare_classes_repeat(tmp_path):
+    tracks = [track(v, [A] * 2, video_id=v, category_id=1 + (v == 9)) for v in range(1, 10)]
+    cfg = cfg_for(write_videos(tmp_path, tracks, (2,) * 9))
+    cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
+    cfg.DATALOADER.REPEAT_THRESHOLD = 1.0
+    batches = itertools.islice(build_train_loader(cfg).batches(), 60)
+    counts = Counter(index for batch in batches for _, index in batch)
+    # sqrt(1 / frequency) for video 9, whose class is in one of nine videos; 1.06 for the others.
+    assert counts[8] / (sum(counts.values()) - counts[8]) == pytest.approx(3 / (8 * 1.06), rel=0.2)
+
+
 def test_ratios_that_nobody_would_follow(tmp_path):
     cfg = mixed(tmp_path, DATASETS__DATASET_RATIO=[1, 1])
     cfg.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"
