@@ -5,7 +5,7 @@
 | ``ytvis_2019_{train,val,test}`` | ``ytvis_2019/{train,valid,test}.json`` | ``ytvis_2019/{...}/JPEGImages`` |
 | ``ytvis_2021_{train,val,test}`` | ``ytvis_2021/{train,valid,test}.json`` | ``ytvis_2021/{...}/JPEGImages`` |
 | ``ovis_{train,val,test}`` | ``ovis/annotations/{train,valid,test}.json`` | ``ovis/{...}`` |
-| ``shapes_vis_{train,val}`` | ``shapes_vis/annotations/instances_{train,val}.json`` | ``shapes_vis/{train,val}/JPEGImages`` |
+| ``shapes_vis_{train,train_masks,val}`` | ``shapes_vis/annotations/instances_{...}.json`` | ``shapes_vis/{train,val}/JPEGImages`` |
 | ``vis_tiny_{train,val}``, ``vis_tiny_mosaic_{train,val}`` | ``vis_tiny/{train,valid,...}.json`` | ``vis_tiny/JPEGImages`` |
 
 ``coco_2017_train_fake`` is the part of COCO 2017 that is mixed with YouTube-VIS 2019, as images:
@@ -47,10 +47,11 @@ def register_builtin_videos(root: str) -> None:
             os.path.join(base, f"annotations_{folder}.json"),
         )
         _register(f"ovis_{part}", json_file, os.path.join(base, folder), OVIS)
-    for part in ("train", "val"):
+    for part in ("train", "train_masks", "val"):  # the first has boxes only
         base = os.path.join(root, "shapes_vis")
         json_file = os.path.join(base, "annotations", f"instances_{part}.json")
-        _register(f"shapes_vis_{part}", json_file, os.path.join(base, part, "JPEGImages"), None)
+        frames = os.path.join(base, part.split("_")[0], "JPEGImages")
+        _register(f"shapes_vis_{part}", json_file, frames, None)
     if "vis_tiny_train" not in DatasetCatalog.list():
         register_vis_tiny(os.path.join(root, "vis_tiny"))
     _register_fake_coco(os.path.join(root, "coco"))

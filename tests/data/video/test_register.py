@@ -79,7 +79,8 @@ def clean_catalogs():
     names = [
         f"{s}_{p}" for s in ("ytvis_2019", "ytvis_2021", "ovis") for p in ("train", "val", "test")
     ]
-    names += ["shapes_vis_train", "shapes_vis_val", "vis_tiny_train", "vis_tiny_val"]
+    names += ["shapes_vis_train", "shapes_vis_train_masks", "shapes_vis_val"]
+    names += ["vis_tiny_train", "vis_tiny_val"]
     names += ["vis_tiny_mosaic_train", "vis_tiny_mosaic_val", "coco_2017_train_fake"]
 
     def clean():
@@ -115,6 +116,8 @@ def test_builtin_names_and_layout(tmp_path, clean_catalogs):
     assert paths["ovis_train"] == ("ovis/annotations/train.json", "ovis/train")
     shapes = ("shapes_vis/annotations/instances_val.json", "shapes_vis/val/JPEGImages")
     assert paths["shapes_vis_val"] == shapes
+    masks = ("shapes_vis/annotations/instances_train_masks.json", "shapes_vis/train/JPEGImages")
+    assert paths["shapes_vis_train_masks"] == masks
     assert paths["coco_2017_train_fake"] == (
         "coco/annotations/coco2ytvis2019_train.json",
         "coco/train2017",
