@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..visualization import VideoError, VideoFrames, VideoWriter, draw_tracks, tracks_to_draw
+from ..visualization import TrackPainter, VideoError, VideoFrames, VideoWriter, tracks_to_draw
 from .demo import overlay_names
 from .progress import ProgressLoader, ProgressSequence
 
@@ -159,6 +159,7 @@ def _write_overlays(
     """Draw the tracks on all frames, into a video at `path` and a folder of pictures beside it."""
     names = list(categories.values()) if categories else None
     tracks = tracks_to_draw(prediction, names, score_threshold=drawing.score_threshold)
+    painter = TrackPainter(tracks)
     folder = path.with_suffix("")
     with contextlib.ExitStack() as stack:
         if drawing.video:
@@ -169,7 +170,7 @@ def _write_overlays(
             report.folders.append(folder)
         needed = drawing.video or drawing.pictures
         for index in ProgressLoader(range(len(frames) * needed), f"Drawing {path.name}"):
-            picture = draw_tracks(frames[index], tracks, index)
+            picture = painter.draw(frames[index], index)
             if drawing.video:
                 writer.write(picture)
             if drawing.pictures:

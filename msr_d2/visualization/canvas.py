@@ -30,12 +30,15 @@ class Drawable:
         mask: boolean array (H, W), or None.
         color: of mask, outline, box and label.
         text: pieces of the label; empty for no label.
+        label_offset: (2,) x and y from the corner of the box to that of its label: where it should
+            be, if known; set to where it is when it has been drawn.
     """
 
     box: np.ndarray
     mask: np.ndarray | None
     color: Color
     text: list[str]
+    label_offset: np.ndarray | None = None
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
@@ -171,6 +174,11 @@ def _paint_labels(picture: Image.Image, objects: list[Drawable], scale: int) -> 
     limits = np.array([picture.width - 1, picture.height - 1] * 2)
     boxes = np.array([item.box * scale for item in labelled]).clip(0, limits)
     sizes = np.array([(block.width, block.height) for block in blocks])
-    corners = place_labels(boxes, sizes, (picture.height, picture.width))
+    wanted = [
+        None if item.label_offset is None else box[:2] + item.label_offset
+        for item, box in zip(labelled, boxes)
+    ]
+    corners = place_labels(boxes, sizes, (picture.height, picture.width), wanted)
     for item, block, corner, box in zip(labelled, blocks, corners, boxes):
+        item.label_offset = corner - box[:2]
         draw_label(picture, block, corner, box, item.color)

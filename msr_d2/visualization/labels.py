@@ -6,6 +6,7 @@ have their place already. Boxes are (x0, y0, x1, y1) in pixels of the canvas.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from .style import Color, load_font, text_color
 # Price of a place: two labels on top of each other cost more than any distance; hiding an object
 # costs a little; the distance is measured in diagonals of the canvas.
 _COST_LABEL, _COST_OBJECT, _COST_DISTANCE, _COST_ORDER = 100.0, 0.25, 4.0, 0.01
+_COST_MOVE = 0.5  # of any other place than the one that is wanted
 _PADDING = 2  # pixels between a text and the edge of its block
 _SMALLEST_FONT = 8
 
@@ -61,7 +63,12 @@ def fit_text(
     return TextBlock(lines, font_size, width, _line_height(font_size) * len(lines) + 2 * _PADDING)
 
 
-def place_labels(boxes: np.ndarray, sizes: np.ndarray, canvas_size: tuple[int, int]) -> np.ndarray:
+def place_labels(
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    canvas_size: tuple[int, int],
+    wanted: Sequence[np.ndarray | None] | None = None,
+) -> np.ndarray:
     """Choose a place for each label, first come first served.
 
     A label goes to the cheapest of the corners of its box and a grid over the whole canvas, so it
@@ -71,19 +78,28 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, canvas_size: tuple[int, i
         boxes: (N, 4) float array.
         sizes: (N, 2) widths and heights of the labels, not larger than the canvas.
         canvas_size: (height, width) in pixels.
+        wanted: left and top edge that a label should have, as in the frame before, or None; a label
+            leaves it only where another place is clearly better.
 
     Returns:
         (N, 2) int array, the left and top edge of each label; every label is inside the canvas.
     """
     placed = np.zeros((0, 4))
-    for box, size in zip(boxes, sizes):
+    for box, size, corner in zip(boxes, sizes, wanted or [None] * len(boxes)):
         candidates = _candidates(box, size, canvas_size)
+        moved = np.zeros(len(candidates))
+        if corner is not None:
+            room = np.array(canvas_size[::-1]) - size
+            corner = np.rint(corner).clip(min=0, max=room)
+            candidates = np.concatenate([candidates, [[*corner, *(corner + size)]]])
+            moved = np.append(np.ones(len(moved)), 0)
         distance = _gap(candidates, box) / np.hypot(*canvas_size)
         cost = (
             _COST_LABEL * _covered_share(candidates, placed)
             + _COST_OBJECT * _hidden_share(candidates, boxes)
             + _COST_DISTANCE * distance
             + _COST_ORDER * np.minimum(np.arange(len(candidates)), 12)
+            + _COST_MOVE * moved
         )
         placed = np.concatenate([placed, candidates[[int(cost.argmin())]]])
     return placed[:, :2].astype(int)

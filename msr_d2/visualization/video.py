@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -69,6 +70,8 @@ def draw_tracks(
 ) -> np.ndarray:
     """Draw the masks, outlines and labels of the tracks that are seen in one frame.
 
+    For frame after frame use :class:`TrackPainter`, whose labels do not jump.
+
     Args:
         frame_rgb: (H, W, 3) RGB or (H, W) gray, values in [0, 255].
         tracks: the most important first.
@@ -83,10 +86,38 @@ def draw_tracks(
     Raises:
         ValueError: a mask of another size than the frame, or a track without that frame.
     """
-    image = to_rgb(frame_rgb)
-    objects = [drawable(track, frame_index, image.shape[:2]) for track in tracks]
-    objects = [item for item in objects if item is not None]
-    return draw_objects(image, objects, [], alpha=alpha, draw_boxes=draw_boxes, enlarge=enlarge)
+    painter = TrackPainter(tracks, alpha=alpha, draw_boxes=draw_boxes, enlarge=enlarge)
+    return painter.draw(frame_rgb, frame_index)
+
+
+class TrackPainter:
+    """Draws the frames of one video, one after another.
+
+    A label stays where it was beside its object as long as that is about as good as the best place.
+    """
+
+    def __init__(self, tracks: Sequence[Track], **style: Any):
+        """
+        Args:
+            tracks: see :func:`draw_tracks`.
+            style: alpha, draw_boxes, enlarge; see :func:`draw_tracks`.
+        """
+        self._tracks = tracks
+        self._style = {"alpha": 0.4, "draw_boxes": False, "enlarge": False, **style}
+        self._label_offsets: dict[int, np.ndarray] = {}
+
+    def draw(self, frame_rgb: np.ndarray, frame_index: int) -> np.ndarray:
+        """Draw the tracks on one frame; arguments, result and errors of :func:`draw_tracks`."""
+        image = to_rgb(frame_rgb)
+        objects = {}
+        for number, track in enumerate(self._tracks):
+            item = drawable(track, frame_index, image.shape[:2])
+            if item is not None:
+                item.label_offset = self._label_offsets.get(number)
+                objects[number] = item
+        picture = draw_objects(image, list(objects.values()), [], **self._style)
+        self._label_offsets = {n: x.label_offset for n, x in objects.items() if x.text}
+        return picture
 
 
 def drawable(track: Track, frame_index: int, size: tuple[int, int]) -> Drawable | None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
-from msr_d2.visualization import Track, draw_tracks, tracks_to_draw
+from msr_d2.visualization import Track, TrackPainter, draw_tracks, tracks_to_draw
 from msr_d2.visualization.canvas import draw_objects, font_size_for
+from msr_d2.visualization.labels import place_labels
 from msr_d2.visualization.style import _to_lab, track_color
 from msr_d2.visualization.video import decode_mask, drawable
 
@@ -134,6 +135,44 @@ class TestDrawTracks:
         tracks = [Track(moving(), "", (255, 0, 0)), Track(moving(), "", (0, 255, 0))]
         draw_tracks(blank(), tracks, 2)
         assert decoded == [tracks[0].masks[2], tracks[1].masks[2]]
+
+
+class TestLabelsStay:
+    SIZES = np.array([[30, 10]])
+
+    def place(self, *wanted, boxes=((40.0, 30.0, 60.0, 50.0),)):
+        sizes = np.repeat(self.SIZES, len(boxes), axis=0)
+        wanted = [None if x is None else np.array(x) for x in wanted]
+        return place_labels(np.array(boxes), sizes, (100, 200), wanted).tolist()
+
+    def test_where_they_were_unless_that_is_bad(self):
+        (usual,) = self.place(None)
+        assert (
+            usual
+            == place_labels(np.array([[40.0, 30, 60, 50]]), self.SIZES, (100, 200)).tolist()[0]
+        )
+        below = [45.0, 51.0]
+        assert self.place(below) == [below] and below != usual
+        assert self.place([190.0, 95.0]) == [usual]  # far away
+        assert self.place([-5.0, 35.0]) != [[-5, 35]]  # outside
+
+    def test_never_on_another_label(self):
+        first, second = self.place([45.0, 51.0], [50.0, 52.0], boxes=[(40.0, 30.0, 60.0, 50.0)] * 2)
+        assert first == [45, 51]
+        assert abs(second[0] - 45) >= 30 or abs(second[1] - 51) >= 10
+
+    def test_the_painter_remembers_the_place_beside_the_object(self):
+        """At the edge there is no room above the object; a little lower there is, but no need."""
+        masks = [rle(30, 3, 60, 30), rle(31, 16, 61, 43), None]
+        tracks = [Track(masks, "dot 0.90", (255, 0, 0))]
+        fresh, painter = TrackPainter(tracks), TrackPainter(tracks)
+        fresh.draw(blank(), 1)
+        painter.draw(blank(), 0)
+        (offset,) = painter._label_offsets.values()
+        painter.draw(blank(), 1)
+        assert (painter._label_offsets[0] == offset).all()
+        assert (fresh._label_offsets[0] != offset).any()
+        assert (painter.draw(blank(), 2) == blank()).all() and painter._label_offsets == {}
 
 
 class TestDecodeMask:
