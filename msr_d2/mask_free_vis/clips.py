@@ -74,6 +74,14 @@ def by_length(items: Sequence[dict]) -> list[list[dict]]:
     return list(groups.values())
 
 
+def count_masked(items: Sequence[dict]) -> int:
+    """Number of objects in the items that masks teach."""
+    masked = [item for item in items if item.get("supervision") == "mask"]
+    return sum(
+        len(item["instances"] if is_image(item) else item["instances"][0]) for item in masked
+    )
+
+
 def pad_frames(frames: Sequence[torch.Tensor], divisor: int) -> torch.Tensor:
     """Stack frames (3, H, W) of any sizes to (F, 3, H', W'), padded with 0 at bottom and right.
 
@@ -83,7 +91,7 @@ def pad_frames(frames: Sequence[torch.Tensor], divisor: int) -> torch.Tensor:
 
 
 def clip_targets(item: dict, padded: torch.Tensor, settings: TargetSettings) -> ClipTargets:
-    """The targets of one training clip or image.
+    """The targets of one training clip or image; objects that no frame shows are left out.
 
     Args:
         item: of the mapper, with ``instances`` (one ``Instances`` for each frame, aligned by row)
@@ -100,8 +108,12 @@ def clip_targets(item: dict, padded: torch.Tensor, settings: TargetSettings) -> 
     """
     instances = [item["instances"]] if is_image(item) else item["instances"]
     device, size = padded.device, tuple(padded.shape[-2:])
-    boxes = torch.stack([x.gt_boxes.tensor for x in instances], dim=1).to(device, torch.float32)
+    # Still on the host: a choice of rows would make it wait for the device.
+    boxes = torch.stack([x.gt_boxes.tensor for x in instances], dim=1)
     present = _present(instances, boxes)
+    seen = present.any(dim=1)
+    instances = [x[seen] for x in instances]
+    boxes, present = boxes[seen].to(device, torch.float32), present[seen].to(device)
     supervision = item.get("supervision")
     if supervision not in SUPERVISIONS:
         raise ValueError(
@@ -124,7 +136,7 @@ def clip_targets(item: dict, padded: torch.Tensor, settings: TargetSettings) -> 
 def _present(instances: Sequence[Instances], boxes: torch.Tensor) -> torch.Tensor:
     """(N, T) whether an object is in a frame: it has an id there, or, without ids, a box."""
     if instances[0].has("gt_ids"):
-        return torch.stack([x.gt_ids for x in instances], dim=1).to(boxes.device) >= 0
+        return torch.stack([x.gt_ids for x in instances], dim=1) >= 0
     return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 

@@ -127,9 +127,7 @@ class VideoSetCriterion(nn.Module):
             outputs: ``pred_logits`` (B, Q, K + 1) and ``pred_masks`` (B, Q, T, h, w) logits, and
                 the same of earlier layers in the list ``aux_outputs``.
             targets: of the B clips.
-            num_masks: divisor of the point losses; by default the number of instances in clips
-                with masks, averaged over the processes, at least 1. All processes must then call
-                equally often.
+            num_masks: divisor of the point losses; by default :meth:`num_masks` of these targets.
 
         Returns:
             Weighted scalar losses. With warm-up, an ``EventStorage`` tells the iteration.
@@ -159,6 +157,19 @@ class VideoSetCriterion(nn.Module):
             self._mask_losses([c for c in clips if c[1].supervision == "mask"], num_masks)
         )
         return self._weighted(losses)
+
+    def num_masks(self, count: int) -> torch.Tensor:
+        """Divisor of the point losses: instances with masks, averaged over the processes.
+
+        It is at least 1. All processes must call equally often; where no data set has masks
+        nothing is exchanged.
+
+        Args:
+            count: of this process.
+        """
+        if MASK_LOSSES[0] not in self.weights:
+            return self.empty_weight.new_ones(())
+        return mean_num_masks(count, self.empty_weight.device)
 
     def _check_supervision(self, targets: Sequence[ClipTargets]) -> None:
         for target in targets:
@@ -227,8 +238,7 @@ class VideoSetCriterion(nn.Module):
             return {}
         if num_masks is None:
             # Also without such clips, because the other processes wait for it.
-            count = sum(len(target.labels) for _, target in clips)
-            num_masks = mean_num_masks(count, self.empty_weight.device)
+            num_masks = self.num_masks(sum(len(target.labels) for _, target in clips))
         if not clips:
             return {}
         pairs = [

@@ -14,6 +14,7 @@ from .clips import (
     TargetSettings,
     by_length,
     clip_targets,
+    count_masked,
     frames_of,
     is_image,
     pad_frames,
@@ -146,20 +147,23 @@ class MaskFreeVIS(nn.Module):
 
     def _losses(self, items: list[dict]) -> dict[str, torch.Tensor]:
         total: dict[str, torch.Tensor] = {}
+        num_masks = self.criterion.num_masks(count_masked(items))
         for group in by_length(items):
-            for name, loss in self._losses_of_equal_length(group).items():
-                share = loss * (len(group) / len(items))
-                total[name] = total[name] + share if name in total else share
+            share = len(group) / len(items)
+            for name, loss in self._losses_of_equal_length(group, num_masks * share).items():
+                total[name] = total.get(name, 0.0) + share * loss
         return total
 
-    def _losses_of_equal_length(self, items: list[dict]) -> dict[str, torch.Tensor]:
+    def _losses_of_equal_length(
+        self, items: list[dict], num_masks: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         num_frames = len(frames_of(items[0]))
         frames = [frame.to(self.device) for item in items for frame in frames_of(item)]
         features = self.backbone(self._normalized(frames))
         outputs = self.sem_seg_head(features, num_frames)
         padded = pad_frames(frames, self.size_divisibility).unflatten(0, (len(items), num_frames))
         targets = [clip_targets(x, y, self.target_settings) for x, y in zip(items, padded)]
-        return self.criterion(outputs, targets)
+        return self.criterion(outputs, targets, num_masks)
 
     def _normalized(self, frames: Sequence[torch.Tensor]) -> torch.Tensor:
         """Frames (3, H, W) as network input (F, 3, H', W'); the padding is 0 after scaling."""

@@ -21,8 +21,7 @@ def trainable(
 ) -> list[ClipTargets]:
     """Targets without the instances that no query can learn, and with the labels to train.
 
-    Left out are instances that none of the frames shows, and the smallest of a clip that has more
-    instances than there are queries.
+    Left out are the smallest of a clip that has more instances than there are queries.
 
     Args:
         targets: one or more clips.
@@ -31,11 +30,9 @@ def trainable(
         label_from_last_frame: give this label to instances that are absent from the last frame of
             a video, as the official code does.
     """
-    seen = [target.present.any(1) for target in targets]
-    seen = torch.cat(seen).cpu().split([len(x) for x in seen])  # one copy for all clips
     result = []
-    for target, visible in zip(targets, seen):
-        target = _largest(select_instances(target, visible.nonzero()[:, 0]), max_instances)
+    for target in targets:
+        target = _largest(target, max_instances)
         if label_from_last_frame and not target.is_image:
             labels = target.labels.masked_fill(~target.present[:, -1], no_object)
             target = dataclasses.replace(target, labels=labels)
