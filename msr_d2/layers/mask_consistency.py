@@ -58,7 +58,7 @@ def object_windows(rows: torch.Tensor, columns: torch.Tensor, margin: int) -> li
         columns: (N, w) bool.
         margin: cells to add on each side.
     """
-    if rows.is_cuda:
+    if _on_gpu(rows):
         return [Window(slice(None), slice(0, rows.shape[1]), slice(0, columns.shape[1]))]
     extents = zip(_extents(rows, margin), _extents(columns, margin))
     return [
@@ -113,8 +113,7 @@ def matched_consistency(
     Returns:
         (L, M).
     """
-    windows = object_windows(region.any(2), region.any(1), 0)
-    return _Matched.apply(logits, matches, region, windows)
+    return _Matched.apply(logits, matches, region)
 
 
 class _Shifted(torch.autograd.Function):
@@ -139,7 +138,7 @@ class _Shifted(torch.autograd.Function):
     def backward(ctx, grad_total):
         (logits,) = ctx.saved_tensors
         *targets, windows = ctx.targets
-        grad = torch.zeros_like(logits)
+        grad = torch.zeros(logits.shape, dtype=logits.dtype, device=logits.device)
         for window, outputs in _pieces(logits, windows):
             x = _cut(logits, window, outputs)
             weights, piece = torch.zeros_like(x[0]), torch.zeros_like(x)
@@ -158,50 +157,86 @@ class _Matched(torch.autograd.Function):
     """Neighbours at any place of another frame, gathered by their index."""
 
     @staticmethod
-    def forward(ctx, logits, matches, region, windows):
+    def forward(ctx, logits, matches, region):
         ctx.save_for_backward(logits)
-        ctx.targets = matches, region, windows
+        ctx.targets = matches, region
         total = logits.new_zeros(len(logits), len(matches))
-        for window, outputs in _pieces(logits[:, :, 0], windows, _most_matches(matches)):
-            for m, pair in enumerate(matches):
-                index, weight = _match_weights(pair, region, window, logits.dtype)
-                x, y = _centres_and_matches(logits, pair, index, window, outputs)
-                loss = (F.softplus(x)[:, :, None] + F.softplus(y)).sub_(
-                    F.softplus(x[:, :, None] + y)
-                )
-                total[outputs, m] += loss.mul_(weight).flatten(1).sum(1)
+        for m, piece in _match_pieces(logits, matches, region):
+            x, y = _centres_and_matches(logits, matches[m], piece)
+            loss = (F.softplus(x) + F.softplus(y)).sub_(F.softplus(x + y)).mul_(piece.weight)
+            total[piece.outputs, m] += loss.flatten(1).sum(1)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_total):
         (logits,) = ctx.saved_tensors
-        matches, region, windows = ctx.targets
-        grad = torch.zeros_like(logits)
-        for window, outputs in _pieces(logits[:, :, 0], windows, _most_matches(matches)):
-            for m, pair in enumerate(matches):
-                index, weight = _match_weights(pair, region, window, logits.dtype)
-                x, y = _centres_and_matches(logits, pair, index, window, outputs)
-                both, scale = torch.sigmoid(x[:, :, None] + y), _column(grad_total[outputs, m], y)
-                weight = weight * scale
-                grad_x = (torch.sigmoid(x)[:, :, None] - both).mul_(weight).sum(2)
-                grad_y = (torch.sigmoid(y) - both).mul_(weight)
-                centres = grad[outputs, window.instances, pair.second, window.rows, window.columns]
-                centres += grad_x.view(centres.shape)
-                _accumulate(grad[outputs, window.instances, pair.first], index, grad_y)
-        return grad, None, None, None
+        matches, region = ctx.targets
+        grad = torch.zeros(logits.shape, dtype=logits.dtype, device=logits.device)
+        cells = grad.view(*grad.shape[:3], grad.shape[3] * grad.shape[4])
+        for m, piece in _match_pieces(logits, matches, region):
+            x, y = _centres_and_matches(logits, matches[m], piece)
+            both = torch.sigmoid(x + y)
+            weight = piece.weight * _column(grad_total[piece.outputs, m], y)
+            grad_x = (torch.sigmoid(x) - both).mul_(weight).sum(2)
+            grad_y = (torch.sigmoid(y) - both).mul_(weight)
+            part = cells[piece.outputs, piece.instances]
+            part[:, :, matches[m].second, piece.cells] += grad_x  # each cell once
+            _accumulate(part[:, :, matches[m].first], piece.index, grad_y)
+        return grad, None, None
 
 
-def _pieces(
-    logits: torch.Tensor, windows: list[Window], factor: int = 1
-) -> Iterator[tuple[Window, slice]]:
-    """Windows, and slices of the outputs so that tensors of `factor` times the cells stay small."""
-    limit = _GPU_ELEMENTS if logits.is_cuda else _CPU_ELEMENTS
+class _MatchPiece(NamedTuple):
+    """Matches of some outputs and instances, of c cells."""
+
+    outputs: slice
+    instances: slice
+    cells: slice | torch.Tensor  # (c,)
+    index: torch.Tensor  # (K, c)
+    weight: torch.Tensor  # (n, K, c)
+
+
+def _match_pieces(logits, matches, region) -> Iterator[tuple[int, _MatchPiece]]:
+    """Number of the pair, and pieces with a limited number of elements.
+
+    On a CPU each instance is on its own, with those cells only that have matches. A GPU would have
+    to wait for their number, and takes all cells of all instances.
+    """
+    whole, limit = _on_gpu(logits), _most_elements(logits)
+    every = [slice(None)] if whole else [slice(n, n + 1) for n in range(len(region))]
+    for m, pair in enumerate(matches):
+        index, valid = pair.index.flatten(1), pair.valid.flatten(1)
+        matched = valid.any(0)
+        for instances in every:
+            inside, cells = region[instances].flatten(1), slice(None)
+            if not whole:
+                cells = (inside.any(0) & matched).nonzero()[:, 0]
+            near = index[:, cells]
+            weight = (inside[:, None, cells] & valid[:, cells] & (near >= 0)).to(logits.dtype)
+            near = near.clamp(min=0)
+            for outputs in _slices(len(logits), limit // max(weight.numel(), 1)):
+                yield m, _MatchPiece(outputs, instances, cells, near, weight)
+
+
+def _pieces(logits: torch.Tensor, windows: list[Window]) -> Iterator[tuple[Window, slice]]:
+    """Windows, and slices of the outputs so that temporary tensors stay small."""
     for window in windows:
-        elements = _cut(logits[:1], window, slice(None)).numel() * factor
-        step = max(1, limit // max(elements, 1))
-        for start in range(0, len(logits), step):
-            yield window, slice(start, start + step)
+        elements = _cut(logits[:1], window, slice(None)).numel()
+        for outputs in _slices(len(logits), _most_elements(logits) // max(elements, 1)):
+            yield window, outputs
+
+
+def _on_gpu(tensor: torch.Tensor) -> bool:
+    return tensor.is_cuda
+
+
+def _most_elements(tensor: torch.Tensor) -> int:
+    return _GPU_ELEMENTS if _on_gpu(tensor) else _CPU_ELEMENTS
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    for start in range(0, length, max(step, 1)):
+        yield slice(start, start + max(step, 1))
 
 
 def _cut(tensor: torch.Tensor, window: Window, outputs: slice) -> torch.Tensor:
@@ -233,42 +268,29 @@ def _overlap(shift: int, length: int) -> slice:
     return slice(max(0, -shift), max(0, length - max(0, shift)))
 
 
-def _most_matches(matches: Sequence[FrameMatches]) -> int:
-    return max((len(pair.index) for pair in matches), default=1)
-
-
-def _match_weights(pair, region, window, dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices (K, c) of the matches of the c cells of a window and their weights (n, K, c)."""
-    index = pair.index[:, window.rows, window.columns].flatten(1)
-    valid = pair.valid[:, window.rows, window.columns].flatten(1) & (index >= 0)
-    inside = region[window.instances, window.rows, window.columns].flatten(1)
-    return index.clamp(min=0), (inside[:, None] & valid).to(dtype)
-
-
-def _centres_and_matches(logits, pair, index, window, outputs):
-    """Logits (l, n, c) of the cells of a window and (l, n, K, c) of their matches."""
-    logits = logits[outputs, window.instances]
-    centres = logits[:, :, pair.second, window.rows, window.columns]
-    return centres.flatten(2), logits[:, :, pair.first].flatten(2)[:, :, index]
+def _centres_and_matches(logits, pair, piece) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (l, n, 1, c) of the cells of a piece and (l, n, K, c) of their matches."""
+    logits = logits[piece.outputs, piece.instances].flatten(3)
+    return logits[:, :, pair.second, None, piece.cells], logits[:, :, pair.first][..., piece.index]
 
 
 def _accumulate(target: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:
     """target[:, :, index] += values in place, alike in each run also where an index repeats.
 
     Args:
-        target: (l, n, h, w) view.
+        target: (l, n, h * w) view.
         index: (K, c).
         values: (l, n, K, c).
     """
-    rows = target.shape[0] * target.shape[1]
-    values, index = values.reshape(rows, -1), index.flatten()
-    sums = values.new_zeros(rows, target.shape[-2] * target.shape[-1])
-    if sums.is_cuda:
-        # Sorts the indices; the additions of scatter_add_ have no fixed order on a GPU.
-        sums = sums.t().contiguous().index_put_((index,), values.t(), accumulate=True).t()
-    else:
-        sums.scatter_add_(1, index.expand(rows, -1), values)
-    target += sums.view(target.shape)
+    count, instances, cells = target.shape
+    values, index = values.flatten(2), index.flatten()
+    if not _on_gpu(target):
+        target.scatter_add_(2, index.expand(count, instances, -1), values)
+        return
+    # Sorts the indices; the additions of scatter_add_ have no fixed order on a GPU.
+    sums = values.new_zeros(cells, count * instances)
+    sums.index_put_((index,), values.flatten(0, 1).t(), accumulate=True)
+    target += sums.t().view(target.shape)
 
 
 def _extents(used: torch.Tensor, margin: int) -> list[tuple[int, int]]:

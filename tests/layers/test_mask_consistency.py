@@ -97,18 +97,14 @@ def test_gradients(pieces, monkeypatch):
     assert gradcheck(lambda x: matched_consistency(x, *rest), logits.requires_grad_())
 
 
-def test_whole_grid_at_once_gives_the_same(monkeypatch):
-    """The way of the GPU: one window for all instances."""
+def test_the_way_of_the_gpu_gives_the_same(monkeypatch):
+    """All instances and the whole grid at once."""
     shifted, matched = (*shifted_case(), 3, 2), matched_case()
-    expected = [_with_gradient(shifted_consistency, shifted)]
-    expected += _with_gradient(matched_consistency, matched)
-    window = mask_consistency.Window(slice(None), slice(0, 5), slice(0, 6))
-    monkeypatch.setattr(mask_consistency, "object_windows", lambda *_: [window])
-    result = [_with_gradient(shifted_consistency, shifted)]
-    window = mask_consistency.Window(slice(None), slice(0, 5), slice(0, 4))
-    monkeypatch.setattr(mask_consistency, "object_windows", lambda *_: [window])
-    result += _with_gradient(matched_consistency, matched)
-    torch.testing.assert_close(result, expected)
+    cases = ((shifted_consistency, shifted), (matched_consistency, matched))
+    expected = [_with_gradient(*case) for case in cases]
+    monkeypatch.setattr(mask_consistency, "_on_gpu", lambda tensor: True)
+    assert len(object_windows(matched[2].any(2), matched[2].any(1), 0)) == 1
+    torch.testing.assert_close([_with_gradient(*case) for case in cases], expected)
 
 
 def _with_gradient(function, case):
@@ -161,7 +157,9 @@ def test_neighbours_outside_of_the_grid_add_nothing():
     assert matched_consistency(logits, [match], profile > 0).item() == 0
 
 
-def test_no_instances_and_no_pairs():
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_no_instances_and_no_pairs(on_gpu, monkeypatch):
+    monkeypatch.setattr(mask_consistency, "_on_gpu", lambda tensor: on_gpu)
     logits = torch.zeros(3, 0, 2, 5, 6, requires_grad=True)
     _, edges, rows, columns = shifted_case(instances=0)
     loss = shifted_consistency(logits, edges, rows.float(), columns.float(), 3, 2)
@@ -169,7 +167,9 @@ def test_no_instances_and_no_pairs():
     loss.sum().backward()
     _, matches, _ = matched_case(height=5, width=6)
     region = torch.zeros(0, 5, 6, dtype=torch.bool)
-    assert matched_consistency(logits, matches[:1], region).tolist() == [[0], [0], [0]]
+    loss = matched_consistency(logits, matches[:1], region)
+    assert loss.tolist() == [[0], [0], [0]]
+    loss.sum().backward()
     logits, _, region = matched_case()
     assert matched_consistency(logits, [], region).shape == (2, 0)
 
