@@ -17,10 +17,10 @@ from .track_evaluation_reference import overlaps_by_pair
 HEADER = [
     "track overlaps",
     "pairs",
-    "by pair and frame s",
-    "ours, all IoUs s",
+    "by pair and frame ms",
+    "ours, all IoUs ms",
     "ratio",
-    "ours, IoU >= 0.5 s",
+    "ours, IoU >= 0.5 ms",
     "ratio",
 ]
 
@@ -183,9 +183,9 @@ def rows(
             functions = ways(ground_truth, results)
             seconds = compare(functions, repeats, torch.device("cpu"), progress)
             line = [f"{mix.name}, {videos} x {length} frames of {size[0]}x{size[1]}", str(pairs)]
-            line.append(f"{seconds['pairs']:.2f}")
+            line.append(f"{seconds['pairs'] * 1e3:.1f}")
             for name in ("all", "needed"):
                 ratio = seconds["pairs"] / seconds[name]
-                line += [f"{seconds[name]:.3f}", f"{ratio:.1f}"]
+                line += [f"{seconds[name] * 1e3:.1f}", f"{ratio:.1f}"]
             table.append(line)
     return table

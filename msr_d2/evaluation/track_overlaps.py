@@ -109,16 +109,18 @@ def _intersections(
     """Intersections in pixels in F frames, in one call of pycocotools: (D, G, F).
 
     It compares all detections with all ground truths, but skips masks of different sizes. So a
-    width of its own for each frame (the runs do not depend on it) keeps the frames apart. No width
-    is smaller than the true one, for boxes left of it would be made too large.
+    width of its own (the runs do not depend on it) for each frame, and in a frame for each group of
+    tracks, keeps apart what need not be compared. No width is smaller than the true one, for boxes
+    left of it would be made too large.
 
     Args:
         frames: (F,) indices.
         compared: (D, G, F) bool, the pairs that matter; others are 0 in the result.
         both: (D, G, F) sums of the two areas.
     """
-    rows, row_of = _with_frame_in_width(detected, compared.any(1), frames)
-    columns, column_of = _with_frame_in_width(true, compared.any(0), frames)
+    row_group, column_group = _groups(compared.any(2))
+    rows, row_of = _with_own_widths(detected, compared.any(1), frames, row_group)
+    columns, column_of = _with_own_widths(true, compared.any(0), frames, column_group)
     iou = mask_util.iou(rows, columns, [0] * len(columns))
     i, j, k = np.nonzero(compared)
     ratio = iou[row_of[i, k], column_of[j, k]]
@@ -127,14 +129,26 @@ def _intersections(
     return pixels
 
 
-def _with_frame_in_width(
-    tracks: Sequence[MaskTrack], chosen: np.ndarray, frames: np.ndarray
+def _groups(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (D,) and (G,) of the connected parts of a graph with (D, G) edges; G at most."""
+    linked = pairs.T @ pairs | np.eye(pairs.shape[1], dtype=bool)
+    for _ in range(pairs.shape[1].bit_length()):
+        linked = linked @ linked
+    group = linked.argmax(1)
+    return group[pairs.argmax(1)], group
+
+
+def _with_own_widths(
+    tracks: Sequence[MaskTrack], chosen: np.ndarray, frames: np.ndarray, group: np.ndarray
 ) -> tuple[list[dict], np.ndarray]:
     """RLEs of the chosen (track, frame) pairs, and the index (tracks, F) of each in this list."""
-    pairs, times = np.argwhere(chosen).tolist(), frames.tolist()
-    height, width = tracks[pairs[0][0]].rles[times[pairs[0][1]]]["size"]
-    sizes = [(height, width + k) for k in range(len(times))]
-    rles = [{"size": sizes[k], "counts": tracks[i].rles[times[k]]["counts"]} for i, k in pairs]
+    track, time = np.nonzero(chosen)
+    height, width = tracks[track[0]].rles[frames[time[0]]]["size"]
+    widths = (width + time + len(frames) * group[track]).tolist()
+    rles = [
+        {"size": (height, own), "counts": tracks[i].rles[t]["counts"]}
+        for i, t, own in zip(track.tolist(), frames[time].tolist(), widths)
+    ]
     return rles, np.cumsum(chosen).reshape(chosen.shape) - 1
 
 

@@ -3,7 +3,8 @@ import pycocotools.mask as mask_util
 import pytest
 from toy_coco import encode, rectangle
 
-from msr_d2.evaluation.track_overlaps import MaskTrack, box_track_iou, mask_track_iou
+from msr_d2.benchmark.track_evaluation_reference import iou_by_frame
+from msr_d2.evaluation.track_overlaps import MaskTrack, _groups, box_track_iou, mask_track_iou
 
 SQUARE = rectangle(0, 0, 10, 10)
 
@@ -51,6 +52,8 @@ def test_equals_pixels(seed):
     expected = by_pixels(detected, true)
     detected, true = ([to_track(x) for x in tracks] for tracks in (detected, true))
     np.testing.assert_array_equal(mask_track_iou(detected, true), expected)
+    pairs = [[iou_by_frame(d.rles, g.rles) for g in true] for d in detected]
+    np.testing.assert_array_equal(pairs, expected)
     # The short cut leaves everything that can matter as it is.
     fast = mask_track_iou(detected, true, min_iou=0.5)
     assert (expected >= 0.5).any() and (expected[expected < 0.5] > 0).any()
@@ -64,6 +67,45 @@ def test_absent_objects_add_to_the_union():
     # Intersections 100, 50, 0, 0; unions 100, 100, 100, 100.
     iou = mask_track_iou(detected, [track(SQUARE, SQUARE, SQUARE, None)])
     assert iou.tolist() == [[150 / 400]]
+
+
+def test_bits_of_large_masks():
+    """Intersections come back from a ratio: they must be exact up to the largest frames."""
+    rng = np.random.default_rng(0)
+    size = (2160, 3840)
+    masks = []
+    for _ in range(6):
+        x, y, w, h = rng.integers([0, 0, 1, 1], [1500, 900, 2300, 1200])
+        masks.append(rectangle(x, y, x + w, y + h, size))
+    detected, true = [track(x) for x in masks[:3]], [track(x) for x in masks[3:]]
+    expected = [[iou_by_frame(d.rles, g.rles) for g in true] for d in detected]
+    assert np.count_nonzero(expected) == 6
+    np.testing.assert_array_equal(mask_track_iou(detected, true), expected)
+
+
+def test_groups_are_the_connected_parts():
+    # Detections 0 and 1 share truth 0, detection 1 has truth 2 as well; truths 1 and 3 have one.
+    pairs = np.array([[1, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=bool)
+    rows, columns = _groups(pairs)
+    assert rows.tolist() == [0, 0, 1, 3] and columns.tolist() == [0, 1, 0, 3]
+    # A chain through all of them is one part.
+    chain = np.eye(9, dtype=bool) | np.eye(9, k=1, dtype=bool)
+    rows, columns = _groups(chain)
+    assert set(rows.tolist()) == set(columns.tolist()) == {0}
+
+
+def test_pairs_of_different_groups_in_one_frame():
+    """Two pairs at one place, with a truth each that only one of the detections can reach."""
+    large, small = rectangle(0, 0, 20, 20), rectangle(0, 0, 4, 4)
+    tracks = [track(large), track(small)]
+    assert mask_track_iou(tracks, tracks, min_iou=0.5).tolist() == [[1, 0], [0, 1]]
+    assert mask_track_iou(tracks, tracks).tolist() == [[1, 0.04], [0.04, 1]]
+
+
+def test_tracks_of_different_lengths_are_measured_together():
+    both = MaskTrack.from_many([[encode(SQUARE), None], [], [None, None, encode(SQUARE)]])
+    assert [x.areas.tolist() for x in both] == [[100, 0], [], [0, 0, 100]]
+    assert MaskTrack.from_many([]) == []
 
 
 def test_tracks_without_a_pixel_overlap_nothing():
