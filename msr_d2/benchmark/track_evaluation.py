@@ -69,9 +69,8 @@ class _Blob:
         area = height * width * np.exp(rng.uniform(np.log(0.01), np.log(0.2)))
         waves = np.arange(2, 8)[:, None]
         phase = rng.uniform(0, 2 * np.pi, waves.shape)
-        wobble = (rng.uniform(0, 0.3, waves.shape) / waves * np.cos(waves * _CORNERS + phase)).sum(
-            0
-        )
+        strength = rng.uniform(0, 0.3, waves.shape) / waves
+        wobble = (strength * np.cos(waves * _CORNERS + phase)).sum(axis=0)
         return cls(
             rng.uniform(0.2, 0.8, 2) * (width, height),
             rng.normal(0, 0.006, 2) * (width, height),

@@ -47,7 +47,10 @@ class MaskTrack:
 
 
 def mask_track_iou(
-    detected: Sequence[MaskTrack], true: Sequence[MaskTrack], min_iou: float = 0.0
+    detected: Sequence[MaskTrack],
+    true: Sequence[MaskTrack],
+    min_iou: float = 0.0,
+    pairs: np.ndarray | None = None,
 ) -> np.ndarray:
     """Sum over the frames of the intersections, divided by that of the unions: (D, G).
 
@@ -55,6 +58,7 @@ def mask_track_iou(
         detected: D tracks of one video, at least one.
         true: G tracks of the same video, at least one.
         min_iou: for speed, an IoU below this may be returned too small.
+        pairs: (D, G) bool, those to compare, all by default; the others get 0.
     """
     det_areas, gt_areas = (np.stack([x.areas for x in tracks]) for tracks in (detected, true))
     both = det_areas[:, None] + gt_areas
@@ -63,6 +67,8 @@ def mask_track_iou(
     total, remaining = both.sum(2), limit.sum(2)
     intersection = np.zeros(total.shape)
     possible = (_ratio(remaining, total) >= min_iou) & (remaining > 0)
+    if pairs is not None:
+        possible &= pairs
     frames = np.argsort(-limit[possible].sum(0))
     while len(frames) and possible.any():
         count = _frames_per_call(possible, limit.shape[2], min_iou)

@@ -11,8 +11,8 @@ place of an image.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from .average_precision import average_precision
 from .cells import cell_indices, common_cells
 from .overlaps import Cell, Overlaps, Protocol
-from .track_overlaps import box_track_iou, mask_track_iou
+from .track_overlaps import MaskTrack, box_track_iou, mask_track_iou
 from .ytvis_tracks import (
     PathLike,
     annotated_area,
@@ -29,7 +29,6 @@ from .ytvis_tracks import (
     load_ytvis,
     mean_area,
     read_box_tracks,
-    read_mask_track,  # noqa: F401
     read_mask_tracks,
     track_areas,
 )
@@ -123,16 +122,10 @@ def ytvis_overlaps(
     check_results(results, videos, category_index)
     truths = ground_truth["annotations"]
 
-    read, compare = read_box_tracks, box_track_iou
-    if task == "segm":
-        read, compare = read_mask_tracks, partial(mask_track_iou, min_iou=min_iou)
+    read = read_mask_tracks if task == "segm" else read_box_tracks
     det_tracks, gt_tracks = read(results, videos), read(truths, videos, "annotation")
     det_cell = cell_indices(results, "video_id", video_index, category_index)
     gt_cell = cell_indices(truths, "video_id", video_index, category_index)
-    cells = []
-    for det, gt in common_cells(det_cell, gt_cell):
-        pair = [det_tracks[i] for i in det], [gt_tracks[i] for i in gt]
-        cells.append(Cell(det, gt, compare(*pair)))
     return Overlaps(
         det_image=det_cell[0],
         det_category=det_cell[1],
@@ -143,6 +136,38 @@ def ytvis_overlaps(
             [annotated_area(x, t) for x, t in zip(truths, gt_tracks)], dtype=np.float64
         ),
         gt_crowd=np.array([bool(x.get("iscrowd", 0)) for x in truths], dtype=bool),
-        cells=cells,
+        cells=_cells(det_tracks, gt_tracks, det_cell, gt_cell, min_iou),
         num_categories=len(category_index),
     )
+
+
+def _cells(
+    det_tracks: Sequence[MaskTrack] | Sequence[np.ndarray],
+    gt_tracks: Sequence[MaskTrack] | Sequence[np.ndarray],
+    det_cell: tuple[np.ndarray, np.ndarray],
+    gt_cell: tuple[np.ndarray, np.ndarray],
+    min_iou: float,
+) -> list[Cell]:
+    """IoUs of the tracks, which are masks or boxes, for each video and category with both."""
+    cells = []
+    for own in _by_video(common_cells(det_cell, gt_cell), det_cell[0]):
+        # All categories of a video in one go are faster than one by one.
+        det, gt = (np.concatenate(x) for x in zip(*own))
+        tracks = [det_tracks[i] for i in det], [gt_tracks[i] for i in gt]
+        if isinstance(tracks[0][0], MaskTrack):
+            same_category = det_cell[1][det, None] == gt_cell[1][gt]
+            ious = mask_track_iou(*tracks, min_iou, same_category)
+        else:
+            ious = box_track_iou(*tracks)
+        cells += [Cell(d, g, ious[np.ix_(np.isin(det, d), np.isin(gt, g))]) for d, g in own]
+    return cells
+
+
+def _by_video(
+    cells: Iterable[tuple[np.ndarray, np.ndarray]], det_video: np.ndarray
+) -> Iterable[list[tuple[np.ndarray, np.ndarray]]]:
+    """Indices of detections and ground truths of each cell, in lists by video."""
+    videos = defaultdict(list)
+    for det, gt in cells:
+        videos[det_video[det[0]]].append((det, gt))
+    return videos.values()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Union
@@ -70,7 +71,7 @@ def check_results(results: Sequence[dict], videos: Collection, categories: Colle
         name = _name(result, i, "result")
         _check_references(result, name, videos, categories)
         score = result.get("score")
-        if not isinstance(score, (int, float)) or not math.isfinite(score):
+        if not isinstance(score, numbers.Real) or not math.isfinite(score):
             raise ValueError(f"{name} has score {score!r}: it must be a finite number")
 
 

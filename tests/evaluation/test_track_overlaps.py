@@ -54,6 +54,9 @@ def test_equals_pixels(seed):
     np.testing.assert_array_equal(mask_track_iou(detected, true), expected)
     pairs = [[iou_by_frame(d.rles, g.rles) for g in true] for d in detected]
     np.testing.assert_array_equal(pairs, expected)
+    chosen = rng.random(expected.shape) < 0.5
+    some = mask_track_iou(detected, true, pairs=chosen)
+    np.testing.assert_array_equal(some, expected * chosen)
     # The short cut leaves everything that can matter as it is.
     fast = mask_track_iou(detected, true, min_iou=0.5)
     assert (expected >= 0.5).any() and (expected[expected < 0.5] > 0).any()
