@@ -2,7 +2,7 @@
 """Write the shapes set: generated images with COCO annotations, or moving clips for video models.
 
     python scripts/make_shapes.py --output datasets/shapes --train 800 --val 200 --size 160 --seed 0
-    python scripts/make_shapes.py --format ytvis --output datasets/shapes_video --train 160 --val 32
+    python scripts/make_shapes.py --format ytvis --output datasets/shapes_vis --train 160 --val 32
 
 coco: the folder gets train/*.png, val/*.png and annotations/instances_{train,val}.json.
 ytvis: it gets {train,val}/JPEGImages/<video>/<frame>.jpg and annotations/instances_train.json

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""From nothing to a scored picture: generate shapes, train Mask Scoring R-CNN, evaluate, draw.
+"""From nothing to a scored picture: generate shapes, train a small model, evaluate, draw.
 
-    python scripts/quickstart.py [--seed K] [--iterations N] [--output DIR] [KEY VALUE ...]
+    python scripts/quickstart.py [SYSTEM] [--seed K] [--iterations N] [--output DIR] [KEY VALUE ...]
 
-Takes minutes on two CPU cores. Ends with a table of box AP and mask AP, the latter ranked by class
-score and by mask score, and with the paths of the pictures.
+SYSTEM is mask_scoring (Mask Scoring R-CNN on images, the default) or mask_free_vis (MaskFreeVIS on
+clips, trained from boxes only). Takes minutes on two CPU cores. Ends with a table of the results
+and with the paths of the pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs" / "quickstart" / "mask_scoring_shapes.yaml"
+# Per system: images or clips for training and for validation.
+SIZES = {"mask_scoring": (800, 200), "mask_free_vis": (200, 40)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -25,10 +27,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the training (default: the config's)")
     parser.add_argument("--iterations", type=int, help="training length (default: the config's)")
     parser.add_argument("--output", help="folder of the run (default: the config's)")
-    parser.add_argument("--train", type=int, default=800, help="training images (800)")
-    parser.add_argument("--val", type=int, default=200, help="validation images (200)")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="further config keys")
-    return parser.parse_intermixed_args()
+    parser.add_argument("--train", type=int, help="training images (800) or clips (200)")
+    parser.add_argument("--val", type=int, help="validation images (200) or clips (40)")
+    parser.add_argument("words", nargs="*", metavar="[SYSTEM] KEY VALUE", help="see above")
+    args = parser.parse_intermixed_args()
+    named = bool(args.words) and args.words[0] in SIZES
+    args.system = args.words[0] if named else "mask_scoring"
+    args.opts = args.words[named:]
+    return args
 
 
 def options(args: argparse.Namespace) -> list[str]:
@@ -45,15 +51,49 @@ def options(args: argparse.Namespace) -> list[str]:
     return opts
 
 
-def table(results: dict, seconds: dict[str, float]) -> str:
-    """The numbers of the run, a line each."""
+def write_data(system: str, train: int | None, val: int | None) -> None:
+    """Generate the shapes of a system under $DETECTRON2_DATASETS, unless they are there."""
+    from msr_d2.data.shapes import write_coco, write_ytvis
+
+    root = Path(os.environ["DETECTRON2_DATASETS"])
+    train, val = (x if x is not None else y for x, y in zip((train, val), SIZES[system]))
+    if system == "mask_scoring":
+        write_coco(root / "shapes", train=train, val=val, size=160, seed=0, progress=True)
+    else:
+        write_ytvis(root / "shapes_vis", num_train=train, num_val=val, seed=0, progress=True)
+
+
+def draw_results(system: str, cfg, model) -> list[Path]:
+    """Draw what a finished run has found and how its losses fell."""
+    from msr_d2.engine.pictures import write_pictures
+    from msr_d2.engine.video_pictures import write_clip_pictures
+    from msr_d2.visualization import plot_losses
+
+    name, run = cfg.DATASETS.TEST[0], Path(cfg.OUTPUT_DIR)
+    if system == "mask_scoring":
+        return write_pictures(cfg, model, name)
+    losses = plot_losses(run / "metrics.json", run / "pictures" / "losses.png")
+    return [*write_clip_pictures(cfg, name), losses]
+
+
+def scoring_rows(results: dict) -> list[tuple[str, dict[str, float]]]:
+    """Box AP, and mask AP by either score."""
     by_class, by_mask = results["segm_class_score"], results["segm"]
-    rows = [
+    return [
         ("box AP, ranked by class score", results["bbox"]),
         ("mask AP, ranked by class score", by_class),
         ("mask AP, ranked by mask score", by_mask),
         ("gain by rescoring", {k: by_mask[k] - by_class[k] for k in ("AP", "AP50", "AP75")}),
     ]
+
+
+def video_rows(results: dict) -> list[tuple[str, dict[str, float]]]:
+    """Mask AP of the tracks."""
+    return [("mask AP of tracks", results["segm"])]
+
+
+def table(rows: list[tuple[str, dict[str, float]]], seconds: dict[str, float]) -> str:
+    """The numbers of the run, a line each."""
     lines = [f"{'':34}{'AP':>8}{'AP50':>8}{'AP75':>8}"]
     for name, row in rows:
         form = "{:+8.2f}" if name.startswith("gain") else "{:8.2f}"
@@ -66,29 +106,28 @@ def main() -> None:
     args = parse_arguments()
     # Built-in data sets are found through this variable, which detectron2 reads at import.
     os.environ.setdefault("DETECTRON2_DATASETS", str(ROOT / "datasets"))
-    from msr_d2.data.shapes import write_coco
     from msr_d2.engine import Trainer, default_argument_parser, setup
-    from msr_d2.engine.pictures import write_pictures
 
     seconds, start = {}, time.perf_counter()
 
     def lap(name: str) -> None:
         seconds[name] = time.perf_counter() - start - sum(seconds.values())
 
-    shapes = Path(os.environ["DETECTRON2_DATASETS"]) / "shapes"
-    write_coco(shapes, train=args.train, val=args.val, size=160, seed=0, progress=True)
+    write_data(args.system, args.train, args.val)
     lap("shapes")
-    command = ["--config-file", str(CONFIG), *options(args)]
+    config = ROOT / "configs" / "quickstart" / f"{args.system}_shapes.yaml"
+    command = ["--config-file", str(config), *options(args)]
     cfg = setup(default_argument_parser().parse_args(command))
-    if not cfg.MODEL.MASKIOU_ON:
+    if args.system == "mask_scoring" and not cfg.MODEL.MASKIOU_ON:
         raise SystemExit("the quickstart compares two scores: leave MODEL.MASKIOU_ON True")
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     results = trainer.train()
     lap("training and evaluation")
-    pictures = write_pictures(cfg, trainer.model, cfg.DATASETS.TEST[0])
+    pictures = draw_results(args.system, cfg, trainer.model)
     lap("pictures")
-    print("\n" + table(results, seconds) + "\n\npictures:")
+    rows = (scoring_rows if args.system == "mask_scoring" else video_rows)(results)
+    print("\n" + table(rows, seconds) + "\n\npictures:")
     print("\n".join(f"  {path}" for path in pictures))
 
 

@@ -29,16 +29,16 @@ class TargetSettings:
     Attributes:
         stride: pixels per cell of the mask grid.
         box_edges: "hard" or "soft", see :func:`clip_boxes`.
-        pairwise: of the colour edges.
-        temporal: of the matches between frames.
+        pairwise: of the colour edges; None where that loss is off.
+        temporal: of the matches between frames; None where that loss is off.
         input_format: channel order of the frames, "RGB" or "BGR".
         swap_channels: swap red and blue before the colours are compared, as the official code.
     """
 
     stride: int
     box_edges: str
-    pairwise: PairwiseSettings
-    temporal: TemporalSettings
+    pairwise: PairwiseSettings | None
+    temporal: TemporalSettings | None
     input_format: str = "RGB"
     swap_channels: bool = False
 
@@ -49,8 +49,8 @@ class TargetSettings:
         return cls(
             stride=cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
             box_edges=free.BOX_EDGES,
-            pairwise=PairwiseSettings.from_config(free.PAIRWISE),
-            temporal=TemporalSettings.from_config(free.TEMPORAL),
+            pairwise=PairwiseSettings.from_config(free.PAIRWISE) if free.LAMBDA_PAIR else None,
+            temporal=TemporalSettings.from_config(free.TEMPORAL) if free.LAMBDA_TEMP else None,
             input_format=cfg.INPUT.FORMAT,
             swap_channels=free.LAB_SWAP_CHANNELS,
         )
