@@ -4,9 +4,11 @@
     python scripts/convert_annotations.py coco-frames-to-ytvis --input frames.json --output vis.json
     python scripts/convert_annotations.py ytvis-to-coco-frames --input vis.json --output frames.json
     python scripts/convert_annotations.py mot-to-ytvis --input MOT17/train --output vis.json
+    python scripts/convert_annotations.py fill-boxes --input vis.json --output filled.json
     python scripts/convert_annotations.py split --input vis.json --share 0.2 --seed 0 \\
         --output train.json val.json
 
+fill-boxes makes masks of boxes, which is a baseline and no replacement for masks.
 What cannot be used is named and left out; what cannot be converted is an error.
 """
 
@@ -20,11 +22,19 @@ from pathlib import Path
 from msr_d2.data.video.convert import (
     MOT_CLASSES,
     coco_frames_to_ytvis,
+    fill_boxes,
     mot_to_ytvis,
     split_by_video,
     write_annotation_json,
     ytvis_to_coco_frames,
 )
+
+# Converters from one file to another.
+CONVERTERS = {
+    "coco-frames-to-ytvis": coco_frames_to_ytvis,
+    "ytvis-to-coco-frames": ytvis_to_coco_frames,
+    "fill-boxes": fill_boxes,
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("coco-frames-to-ytvis", "ytvis-to-coco-frames"):
+    for name in CONVERTERS:
         command = commands.add_parser(name)
         command.add_argument("--input", type=Path, required=True, help="json to read")
         command.add_argument("--output", type=Path, required=True, help="json to write")
@@ -71,10 +81,8 @@ def convert(args: argparse.Namespace) -> list[tuple[Path, dict]]:
         classes = {i: MOT_CLASSES[i] for i in args.classes}
         size = args.size and tuple(args.size)
         content = mot_to_ytvis(args.input, classes, args.min_visibility, size, args.length)
-    elif args.command == "coco-frames-to-ytvis":
-        content = coco_frames_to_ytvis(args.input)
     else:
-        content = ytvis_to_coco_frames(args.input)
+        content = CONVERTERS[args.command](args.input)
     return [(args.output, content)]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Per system: images or clips for training and for validation.
-SIZES = {"mask_scoring": (800, 200), "mask_free_vis": (200, 40)}
+SIZES = {"mask_scoring": (800, 200), "mask_free_vis": (240, 60)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,8 +27,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the training (default: the config's)")
     parser.add_argument("--iterations", type=int, help="training length (default: the config's)")
     parser.add_argument("--output", help="folder of the run (default: the config's)")
-    parser.add_argument("--train", type=int, help="training images (800) or clips (200)")
-    parser.add_argument("--val", type=int, help="validation images (200) or clips (40)")
+    parser.add_argument("--train", type=int, help="training images (800) or clips (240)")
+    parser.add_argument("--val", type=int, help="validation images (200) or clips (60)")
     parser.add_argument("words", nargs="*", metavar="[SYSTEM] KEY VALUE", help="see above")
     args = parser.parse_intermixed_args()
     named = bool(args.words) and args.words[0] in SIZES

@@ -5,6 +5,7 @@ Everything that leaves here has passed :func:`check_ytvis` or was made of what h
 
 from .coco_to_ytvis import coco_frames_to_ytvis
 from .content import check_ytvis, write_annotation_json
+from .filled_boxes import fill_boxes
 from .mot import MOT_CLASSES, mot_to_ytvis
 from .split import split_by_video
 from .ytvis_to_coco import ytvis_to_coco_frames
@@ -13,6 +14,7 @@ __all__ = [
     "MOT_CLASSES",
     "check_ytvis",
     "coco_frames_to_ytvis",
+    "fill_boxes",
     "mot_to_ytvis",
     "split_by_video",
     "write_annotation_json",
