@@ -37,12 +37,19 @@ class Window:
 
 @dataclass
 class _Track:
-    """A track so far: masks from frame 0 on, and what is known from its pieces."""
+    """A track so far: masks from its first frame on, and what is known from its pieces."""
 
+    start: int
     masks: list[dict | None]
     weighted: torch.Tensor  # (K,) sum over pieces of weight times distribution
     weight: float
     embedding: torch.Tensor  # (C,) of the last piece
+
+    def between(self, start: int, stop: int) -> list[dict | None]:
+        """Masks of some frames; None before the track begins and after it ends."""
+        inside = self.masks[max(start - self.start, 0) : max(stop - self.start, 0)]
+        before = min(max(self.start - start, 0), stop - start)
+        return [None] * before + inside + [None] * (stop - start - before - len(inside))
 
 
 class TrackStitcher:
@@ -82,12 +89,9 @@ class TrackStitcher:
                 "windows must come in order and without gaps"
             )
         continued = self._continued(window)
-        end = window.start + len(window.masks[0])
         for new, masks in enumerate(window.masks):
             self._extend(continued.get(new), window, new, list(masks))
-        for track in self._tracks:
-            track.masks.extend([None] * (end - len(track.masks)))
-        self._length = end
+        self._length = window.start + len(window.masks[0])
 
     def result(self, top_k: int) -> dict:
         """The `top_k` best pairs of track and class, best first.
@@ -101,7 +105,7 @@ class TrackStitcher:
         mean = torch.stack([track.weighted / track.weight for track in self._tracks])
         scores, index = mean.flatten().topk(min(top_k, mean.numel()))
         rows = torch.div(index, mean.shape[1], rounding_mode="floor").tolist()
-        masks = [self._tracks[row].masks for row in rows]
+        masks = [self._tracks[row].between(0, self._length) for row in rows]
         return {"scores": scores, "labels": index % mean.shape[1], "masks": masks}
 
     def _continued(self, window: Window) -> dict[int, int]:
@@ -109,7 +113,7 @@ class TrackStitcher:
         if not self._tracks:
             return {}
         shared = self._length - window.start
-        old = [track.masks[window.start :] for track in self._tracks]
+        old = [track.between(window.start, self._length) for track in self._tracks]
         scores = association_scores(
             old,
             [masks[:shared] for masks in window.masks],
@@ -125,12 +129,11 @@ class TrackStitcher:
         weighted = weight * window.probabilities[row].float()
         embedding = window.embeddings[row]
         if number is None:
-            before: list[dict | None] = [None] * window.start
-            self._tracks.append(_Track(before + masks, weighted, weight, embedding))
+            self._tracks.append(_Track(window.start, masks, weighted, weight, embedding))
             return
         track = self._tracks[number]
         switch = (self._length - window.start) // 2
-        track.masks[window.start + switch :] = masks[switch:]
+        track.masks = track.between(track.start, window.start + switch) + masks[switch:]
         track.weighted = track.weighted + weighted
         track.weight += weight
         track.embedding = embedding

@@ -204,3 +204,14 @@ def test_bad_input():
         stitcher.add(Window(1, probabilities([0.9]), RED[None], [track([0])]))
     with pytest.raises(ValueError, match="WINDOW_MIN_SCORE is 2"):
         TrackStitcher(2)
+
+
+def test_what_is_kept_of_a_track_does_not_grow_with_the_video():
+    """A track that has ended, and one that begins late, hold their own frames only."""
+    stitcher = TrackStitcher(1.0)  # nothing is ever joined
+    for start in range(0, 400, 4):
+        masks = [[None] * 8]
+        embedding = torch.eye(100)[start // 4 : start // 4 + 1]
+        stitcher.add(Window(start, torch.ones(1, 2) / 2, embedding, masks))
+    assert sum(len(track.masks) for track in stitcher._tracks) == 100 * 8
+    assert all(len(track) == 404 for track in stitcher.result(3)["masks"])

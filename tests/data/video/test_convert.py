@@ -20,6 +20,7 @@ from msr_d2.data.video.convert import (
     MOT_CLASSES,
     check_ytvis,
     coco_frames_to_ytvis,
+    fill_boxes,
     mot_to_ytvis,
     split_by_video,
     write_annotation_json,
@@ -513,6 +514,27 @@ def test_one_video_cannot_be_split():
         split_by_video(many_videos(1), 0.5)
 
 
+# ---- boxes as masks
+
+
+def test_filled_boxes():
+    source = make_ytvis(masks=False)
+    filled = fill_boxes(source)
+    assert "segmentations" not in source["annotations"][0]  # not modified
+    for before, after in zip(source["annotations"], filled["annotations"]):
+        assert after["bboxes"] == before["bboxes"]
+        for box, mask, area in zip(after["bboxes"], after["segmentations"], after["areas"]):
+            assert (box is None) == (mask is None) == (area is None)
+            assert mask is None or mask == rle(*box) and area == box[2] * box[3]
+
+
+def test_a_pixel_of_a_filled_box_has_its_centre_inside():
+    source = make_ytvis(masks=False)
+    source["annotations"][0]["bboxes"][0] = [1.4, 2.6, 3.2, 4.0]  # to 4.6 and 6.6
+    mask = fill_boxes(source)["annotations"][0]["segmentations"][0]
+    assert mask == rle(1, 3, 4, 4)
+
+
 # ---- command line
 
 
@@ -534,6 +556,8 @@ def test_commands(run, tmp_path, capsys):
     parts = [tmp_path / "train.json", tmp_path / "val.json"]
     assert run("split", "--input", source, "--share", 0.5, "--output", *parts) == 0
     assert [len(json.loads(part.read_text())["videos"]) for part in parts] == [1, 1]
+    assert run("fill-boxes", "--input", source, "--output", back) == 0
+    assert json.loads(back.read_text()) == fill_boxes(make_ytvis())
     sequence = make_sequence(tmp_path / "A", ["1,1,1,1,5,5,1,3,1"])
     assert run("mot-to-ytvis", "--input", sequence, "--classes", 1, 3, "--output", back) == 0
     assert json.loads(back.read_text())["annotations"][0]["category_id"] == 3
