@@ -31,7 +31,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--val", type=int, help="validation images (200) or clips (60)")
     parser.add_argument("words", nargs="*", metavar="[SYSTEM] KEY VALUE", help="see above")
     args = parser.parse_intermixed_args()
-    named = bool(args.words) and args.words[0] in SIZES
+    named = bool(args.words) and not args.words[0].isupper()  # config keys are upper case
+    if named and args.words[0] not in SIZES:
+        parser.error(f"no system {args.words[0]!r}; there are {', '.join(SIZES)}")
     args.system = args.words[0] if named else "mask_scoring"
     args.opts = args.words[named:]
     return args

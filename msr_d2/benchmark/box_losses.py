@@ -51,7 +51,7 @@ class LossInputs:
     ):
         random = torch.Generator().manual_seed(0)
         size = (grid[0] * STRIDE, grid[1] * STRIDE)
-        self.frames = _moving_texture(frames, size, random).to(device)
+        self.frames = moving_texture(frames, size, random).to(device)
         self.valid = torch.ones(frames, *grid, dtype=torch.bool, device=device)
         boxes = _random_boxes(instances, frames, size, random).to(device)
         present = torch.ones(instances, frames, dtype=torch.bool, device=device)
@@ -201,7 +201,7 @@ def _mebibytes(targets: torch.Tensor | list[PairMatches]) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
 
 
-def _moving_texture(
+def moving_texture(
     frames: int, size: tuple[int, int], random: torch.Generator, speed: int = 4, noise: float = 2.0
 ) -> torch.Tensor:
     """(T, 3, H, W) uint8: smooth colours that move `speed` pixels a frame, with noise."""

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from msr_d2.benchmark import mask_free_vis
+from msr_d2.mask_free_vis.clips import TargetSettings, clip_targets, pad_frames
 from msr_d2.testing import tiny_vis_cfg
 
 
@@ -23,6 +24,16 @@ def test_both_kinds_of_supervision_see_the_same_clips():
     assert all(torch.equal(a, b) for a, b in zip(box["image"], mask["image"]))
     for a, b in zip(box["instances"], mask["instances"]):
         assert torch.equal(a.gt_boxes.tensor, b.gt_boxes.tensor)
+
+
+def test_the_losses_of_boxes_have_work():
+    """In frames without edges and matches they would cost nothing."""
+    (clip,) = mask_free_vis.make_clips("box", 1, 3, (96, 128), objects=2)
+    settings = TargetSettings.from_config(tiny_vis_cfg())
+    affinities = clip_targets(clip, pad_frames(clip["image"], 32), settings).affinities
+    matched = torch.stack([pair.valid.any(0) for pair in affinities.matches])
+    assert matched.float().mean() > 0.5
+    assert affinities.edges.float().mean() > 0.1
 
 
 def test_rows_of_a_training_step():

@@ -25,6 +25,27 @@ def test_table_shows_the_gain(repository):
 
 
 @pytest.mark.parametrize(
+    "words, system, opts",
+    [
+        ([], "mask_scoring", []),
+        (["SEED", "3"], "mask_scoring", ["SEED", "3"]),
+        (["mask_free_vis", "--seed", "2", "SEED", "3"], "mask_free_vis", ["SEED", "3"]),
+    ],
+)
+def test_the_first_word_may_name_the_system(repository, monkeypatch, words, system, opts):
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", *words])
+    args = load_script(repository, "quickstart").parse_arguments()
+    assert (args.system, args.opts) == (system, opts)
+
+
+def test_an_unknown_system_is_named(repository, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", "mask_free"])
+    with pytest.raises(SystemExit):
+        load_script(repository, "quickstart").parse_arguments()
+    assert "no system 'mask_free'; there are mask_scoring, mask_free_vis" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "system, line, count",
     [("mask_scoring", "gain by rescoring", 4), ("mask_free_vis", "mask AP of tracks", 5)],
 )
