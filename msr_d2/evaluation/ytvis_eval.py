@@ -22,16 +22,14 @@ from .cells import cell_indices, common_cells
 from .overlaps import Cell, Overlaps, Protocol
 from .track_overlaps import MaskTrack, box_track_iou, mask_track_iou
 from .ytvis_tracks import (
-    PathLike,
     annotated_area,
-    check_ground_truth,
     check_results,
-    load_ytvis,
     mean_area,
     read_box_tracks,
     read_mask_tracks,
     track_areas,
 )
+from .ytvis_truth import PathLike, check_ground_truth, is_withheld, load_ytvis, tasks_of
 
 YTVIS_AREAS = {
     "all": (0, 1e5**2),
@@ -55,7 +53,8 @@ def evaluate_ytvis_results(
         gt_json: ground truth with annotations.
         results_json: list of ``{"video_id", "category_id", "score", "segmentations"}`` with one
             compressed RLE or null for each frame, and/or ``"bboxes"`` (x, y, width, height).
-        tasks: of "bbox" and "segm"; those that the results contain by default.
+        tasks: of "bbox" and "segm". By default those that the results contain; where the ground
+            truth has no masks, "bbox" of the tight boxes of the results' masks.
         max_dets_per_video: limit on the detections per video and category.
 
     Returns:
@@ -66,10 +65,10 @@ def evaluate_ytvis_results(
         ValueError: the ground truth has no annotations, or an entry of a file is not valid.
     """
     ground_truth = load_ytvis(gt_json)
-    if ground_truth.get("annotations") is None:
+    if is_withheld(ground_truth):
         raise ValueError(
-            f"{gt_json} has no annotations, as the public files for validation and test: only the "
-            "evaluation server can evaluate the results"
+            f"{gt_json} has no annotations (or an empty list of them), as the public files for "
+            "validation and test: only the evaluation server can evaluate the results"
         )
     with open(results_json) as file:
         results = json.load(file)
@@ -82,6 +81,7 @@ def evaluate_ytvis_results(
                 f"not all results of {results_json} have 'bboxes', nor all 'segmentations': name "
                 "the tasks, or write one of them in each result"
             )
+        tasks = tasks_of(ground_truth, tasks, gt_json)
     return {x: evaluate_ytvis(ground_truth, results, x, max_dets_per_video) for x in tasks}
 
 

@@ -20,7 +20,8 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from .ytvis_eval import evaluate_ytvis
-from .ytvis_tracks import check_results, load_ytvis, read_rles
+from .ytvis_tracks import check_results, read_rles
+from .ytvis_truth import check_tracks, is_withheld, load_ytvis, tasks_of
 
 RESULTS_FILE = "results.json"
 ARCHIVE_FILE = "results.zip"
@@ -39,8 +40,11 @@ class YTVISEvaluator(DatasetEvaluator):
     of a list of outputs a single dict, as other models for video return them.
 
     ``results.json`` and ``results.zip`` (which holds it) are written to ``output_dir``, with the
-    videos in the order of the data set, whatever the number of processes. Without annotations, as
-    for the public validation and test sets, that is all.
+    videos in the order of the data set, whatever the number of processes. Without annotations (or
+    with an empty list of them), as for the public validation and test sets, that is all.
+
+    Annotations without any mask are enough for ``bbox``, which then replaces ``segm``: the AP of
+    the tight boxes of the predicted masks.
     """
 
     def __init__(
@@ -60,10 +64,12 @@ class YTVISEvaluator(DatasetEvaluator):
             distributed: gather the predictions of all processes.
             output_dir: where to write the results files, if given.
             max_dets_per_video: limit on the tracks per video and category.
+
+        Raises:
+            ValueError: the annotations cannot be evaluated, with the file and the entry.
         """
         # Below detectron2's logger, which every project based on it has set up.
         self._logger = logging.getLogger(f"detectron2.{__name__}")
-        self._tasks = tuple(tasks)
         self._distributed = distributed
         self._output_dir = output_dir
         self._max_dets_per_video = max_dets_per_video
@@ -73,7 +79,10 @@ class YTVISEvaluator(DatasetEvaluator):
                 f"data set {dataset_name!r} has no json_file in its metadata: register it with "
                 "the path of its json file in YouTube-VIS format"
             )
-        self._ground_truth = load_ytvis(PathManager.get_local_path(metadata.json_file))
+        self._json_file = PathManager.get_local_path(metadata.json_file)
+        self._ground_truth = load_ytvis(self._json_file)
+        self._tasks = tasks_of(self._ground_truth, tasks, self._json_file)
+        check_tracks(self._ground_truth, self._tasks, self._json_file)
         self._videos = {x["id"]: x for x in self._ground_truth["videos"]}
         ids = sorted(x["id"] for x in self._ground_truth["categories"])
         mapping = metadata.get("thing_dataset_id_to_contiguous_id")
@@ -113,8 +122,8 @@ class YTVISEvaluator(DatasetEvaluator):
         results = [x for video in self._videos for x in of_video.get(video, ())]
         if self._output_dir:
             self._write(results)
-        if self._ground_truth.get("annotations") is None:
-            self._logger.info("There are no annotations: nothing is evaluated.")
+        if is_withheld(self._ground_truth):
+            self._logger.info(f"{self._json_file} has no annotations: nothing is evaluated.")
             return {}
         evaluated = {}
         for task in self._tasks:

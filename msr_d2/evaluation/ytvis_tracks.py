@@ -6,57 +6,15 @@ Shape shorthand: T frames of a video. ``videos`` maps the id of a video to its e
 
 from __future__ import annotations
 
-import json
 import math
 import numbers
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
 
 from .track_overlaps import MaskTrack
-
-PathLike = Union[str, "os.PathLike[str]"]
-_VIDEO_KEYS = ("id", "length", "height", "width")
-
-
-def load_ytvis(path: PathLike) -> dict[str, Any]:
-    """Read a json file in YouTube-VIS format and check its videos, categories and annotations.
-
-    Raises:
-        ValueError: it is not in this format, with the file and the first wrong entry.
-    """
-    with open(path) as file:
-        content = json.load(file)
-    missing = {"videos", "categories"} - set(content if isinstance(content, dict) else ())
-    if missing:
-        raise ValueError(f"{path} has no {sorted(missing)}: it is not in YouTube-VIS format")
-    try:
-        check_ground_truth(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return content
-
-
-def check_ground_truth(content: Mapping[str, Any]) -> None:
-    """Raise ValueError if videos or annotations lack a key, or annotations refer to nothing.
-
-    Masks and boxes are checked where they are read.
-    """
-    for i, video in enumerate(content["videos"]):
-        _check_keys(video, _VIDEO_KEYS, _name(video, i, "video"))
-    for i, category in enumerate(content["categories"]):
-        _check_keys(category, ("id", "name"), _name(category, i, "category"))
-    for kind in ("videos", "categories"):
-        ids = [x["id"] for x in content[kind]]
-        double = {x for x in ids if ids.count(x) > 1} if len(set(ids)) < len(ids) else ()
-        if double:
-            raise ValueError(f"the {kind} have the ids {sorted(double)} more than once")
-    videos, categories = ({x["id"] for x in content[k]} for k in ("videos", "categories"))
-    for i, annotation in enumerate(content.get("annotations") or ()):
-        _check_references(annotation, _name(annotation, i, "annotation"), videos, categories)
 
 
 def check_results(results: Sequence[dict], videos: Collection, categories: Collection) -> None:
@@ -68,8 +26,8 @@ def check_results(results: Sequence[dict], videos: Collection, categories: Colle
         categories: ids of its categories.
     """
     for i, result in enumerate(results):
-        name = _name(result, i, "result")
-        _check_references(result, name, videos, categories)
+        name = entry_name(result, i, "result")
+        check_references(result, name, videos, categories)
         score = result.get("score")
         if not isinstance(score, numbers.Real) or not math.isfinite(score):
             raise ValueError(f"{name} has score {score!r}: it must be a finite number")
@@ -89,7 +47,7 @@ def read_mask_tracks(
     Raises:
         ValueError: the number of frames or the size of a mask is not that of the video.
     """
-    names = [_name(x, i, kind) for i, x in enumerate(entries)]
+    names = [entry_name(x, i, kind) for i, x in enumerate(entries)]
     tracks = MaskTrack.from_many(
         [read_rles(x, videos[x["video_id"]], name) for x, name in zip(entries, names)]
     )
@@ -112,13 +70,13 @@ def read_mask_track(entry: dict, video: dict) -> MaskTrack:
 
 def read_rles(entry: dict, video: dict, name: str = "a track") -> list[dict | None]:
     """T compressed RLEs or None, from ``segmentations`` of any form, see `read_mask_tracks`."""
-    frames = _frames_of(entry, "segmentations", video, name)
+    frames = frames_of(entry, "segmentations", video, name)
     size = [video["height"], video["width"]]
     return [
         # What results files hold, without a call: there are many of them.
         x
         if x is None or (type(x) is dict and x.get("size") == size and type(x.get("counts")) is str)
-        else _to_rle(x, size, f"the mask of {name} in frame {t} of video {video['id']!r}")
+        else _to_rle(x, size, _name_of_mask(name, t, video))
         for t, x in enumerate(frames)
     ]
 
@@ -131,7 +89,8 @@ def read_box_tracks(
     They come from ``bboxes``, or from the masks of an entry that has none.
     """
     return [
-        _read_box_track(x, videos[x["video_id"]], _name(x, i, kind)) for i, x in enumerate(entries)
+        _read_box_track(x, videos[x["video_id"]], entry_name(x, i, kind))
+        for i, x in enumerate(entries)
     ]
 
 
@@ -155,24 +114,50 @@ def annotated_area(annotation: dict, track: MaskTrack | np.ndarray) -> float:
     return float(np.mean(present)) if present else 0.0
 
 
-def _read_box_track(entry: dict, video: dict, name: str) -> np.ndarray:
-    if entry.get("bboxes") is None and entry.get("segmentations") is not None:
-        frames = [x and mask_util.toBbox(x) for x in read_rles(entry, video, name)]
+def check_masks(entry: dict, video: dict, name: str) -> None:
+    """Raise ValueError for masks that cannot be read; they are not decoded."""
+    size = [video["height"], video["width"]]
+    for t, mask in enumerate(frames_of(entry, "segmentations", video, name)):
+        if mask and not isinstance(mask, list):
+            _check_rle(mask, size, _name_of_mask(name, t, video))
+
+
+def check_boxes(entry: dict, video: dict, name: str) -> None:
+    """Raise ValueError for boxes that cannot be read, of an entry with boxes or masks."""
+    if _has_boxes(entry):
+        _box_frames(entry, video, name)
     else:
-        frames = _frames_of(entry, "bboxes", video, name)
+        check_masks(entry, video, name)
+
+
+def _has_boxes(entry: dict) -> bool:
+    return entry.get("bboxes") is not None or entry.get("segmentations") is None
+
+
+def _box_frames(entry: dict, video: dict, name: str) -> list:
+    frames = frames_of(entry, "bboxes", video, name)
     wrong = [t for t, x in enumerate(frames) if x is not None and len(x) not in (0, 4)]
     if wrong:
         raise ValueError(
             f"the box of {name} in frame {wrong[0]} is {frames[wrong[0]]}: give x, y, width and "
             "height, or null"
         )
+    return frames
+
+
+def _read_box_track(entry: dict, video: dict, name: str) -> np.ndarray:
+    if _has_boxes(entry):
+        frames = _box_frames(entry, video, name)
+    else:
+        frames = [x and mask_util.toBbox(x) for x in read_rles(entry, video, name)]
     empty = [0.0, 0.0, 0.0, 0.0]
     boxes = [empty if x is None or len(x) == 0 else x for x in frames]
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def _check_references(entry: dict, name: str, videos: Collection, categories: Collection) -> None:
-    _check_keys(entry, ("video_id", "category_id"), name)
+def check_references(entry: dict, name: str, videos: Collection, categories: Collection) -> None:
+    """Raise ValueError unless an annotation or result is of a known video and category."""
+    check_keys(entry, ("video_id", "category_id"), name)
     if entry["video_id"] not in videos:
         raise ValueError(
             f"{name} is of video_id {entry['video_id']!r}, which the ground truth does not have: "
@@ -186,7 +171,8 @@ def _check_references(entry: dict, name: str, videos: Collection, categories: Co
         )
 
 
-def _check_keys(entry: Any, keys: Sequence[str], name: str) -> None:
+def check_keys(entry: Any, keys: Sequence[str], name: str) -> None:
+    """Raise ValueError unless an entry of a json file is an object with these keys."""
     if not isinstance(entry, dict):
         raise ValueError(f"{name} is a {type(entry).__name__}, not an object with {list(keys)}")
     missing = [x for x in keys if x not in entry]
@@ -194,13 +180,14 @@ def _check_keys(entry: Any, keys: Sequence[str], name: str) -> None:
         raise ValueError(f"{name} has no {missing[0]!r}")
 
 
-def _name(entry: Any, index: int, kind: str) -> str:
-    """By its id; results have none and are counted from 0."""
+def entry_name(entry: Any, index: int, kind: str) -> str:
+    """What errors call an entry: by its id; results have none and are counted from 0."""
     known = isinstance(entry, dict) and "id" in entry
     return f"{kind} {entry['id']!r}" if known else f"{kind} number {index}"
 
 
-def _frames_of(entry: dict, key: str, video: dict, name: str) -> list:
+def frames_of(entry: dict, key: str, video: dict, name: str) -> list:
+    """The list under `key` with one entry for each of the T frames; ValueError without it."""
     frames = entry.get(key)
     if not isinstance(frames, (list, tuple)):
         raise ValueError(
@@ -221,6 +208,11 @@ def _to_rle(mask: Any, size: list[int], name: str) -> dict | None:
         return None
     if isinstance(mask, list):
         return mask_util.merge(mask_util.frPyObjects(mask, *size))
+    _check_rle(mask, size, name)
+    return mask_util.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask
+
+
+def _check_rle(mask: Any, size: list[int], name: str) -> None:
     counts = mask.get("counts") if isinstance(mask, dict) else None
     if not isinstance(counts, (str, bytes, list)) or "size" not in mask:
         raise ValueError(
@@ -231,4 +223,7 @@ def _to_rle(mask: Any, size: list[int], name: str) -> dict | None:
         raise ValueError(
             f"{name} has size {list(mask['size'])}, but the video has [height, width] = {size}"
         )
-    return mask_util.frPyObjects(mask, *size) if isinstance(counts, list) else mask
+
+
+def _name_of_mask(name: str, frame: int, video: dict) -> str:
+    return f"the mask of {name} in frame {frame} of video {video['id']!r}"

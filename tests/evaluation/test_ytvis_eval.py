@@ -12,7 +12,7 @@ from toy_ytvis import ELSEWHERE, SQUARE, annotation, ground_truth, random_videos
 
 from msr_d2.evaluation import evaluate_ytvis_results, ytvis_overlaps
 from msr_d2.evaluation.ytvis_eval import YTVIS_AREAS, evaluate_ytvis
-from msr_d2.evaluation.ytvis_tracks import load_ytvis
+from msr_d2.evaluation.ytvis_truth import load_ytvis
 
 
 @pytest.fixture
@@ -284,6 +284,29 @@ def test_wrong_videos_and_categories_are_named(tmp_path):
             load_ytvis(write(tmp_path / "wrong.json", {**good, **change}))
 
 
+def test_what_the_training_takes_is_taken(tmp_path, caplog):
+    """A video without length, an annotation of a video that is not there."""
+    gt = ground_truth([annotation([SQUARE] * 2), annotation([SQUARE] * 2, video_id=9)])
+    del gt["videos"][0]["length"]
+    gt["videos"][0]["file_names"] = ["0.jpg", "1.jpg"]
+    content = load_ytvis(write(tmp_path / "gt.json", gt))
+    assert content["videos"][0]["length"] == 2
+    assert [x["id"] for x in content["annotations"]] == [1]
+    assert "1 annotations of" in caplog.text and "belong to no video" in caplog.text
+    assert evaluate_ytvis(content, [result([SQUARE] * 2, 0.5)], "segm")["AP"] == pytest.approx(100)
+
+
+def test_masks_are_compared_with_boxes_where_only_these_are_true(tmp_path, caplog):
+    gt = ground_truth([annotation([SQUARE, None], bboxes=[[0, 0, 10, 5], None])])
+    del gt["annotations"][0]["segmentations"]
+    paths = write(tmp_path / "gt.json", gt), write(tmp_path / "r.json", [result([SQUARE, None], 1)])
+    evaluated = evaluate_ytvis_results(*paths)
+    assert set(evaluated) == {"bbox"} and evaluated["bbox"]["AP50"] == pytest.approx(100)
+    assert f"mask AP needs masks in {paths[0]}" in caplog.text
+    with pytest.raises(ValueError, match="annotation 1 of video 1 has no 'segmentations'"):
+        evaluate_ytvis_results(*paths, tasks=["segm"])
+
+
 def test_areas_of_videos_of_different_lengths_are_not_mixed():
     gt = ground_truth([annotation([SQUARE] * 2), annotation([ELSEWHERE] * 3, 2)], lengths=(2, 3))
     results = [result([ELSEWHERE, SQUARE, None], 0.5, 2), result([None, SQUARE], 0.5)]
@@ -318,6 +341,7 @@ def test_files(tmp_path):
         evaluate_ytvis_results(gt_path, gt_path)
     with pytest.raises(ValueError, match=r"results.json has no \['categories', 'videos'\]"):
         evaluate_ytvis_results(results, results)
-    for withheld in ({**gt, "annotations": None}, {k: gt[k] for k in ("videos", "categories")}):
+    missing = {k: gt[k] for k in ("videos", "categories")}
+    for withheld in ({**gt, "annotations": None}, {**gt, "annotations": []}, missing):
         with pytest.raises(ValueError, match="only the evaluation server"):
             evaluate_ytvis_results(write(tmp_path / "test.json", withheld), results)

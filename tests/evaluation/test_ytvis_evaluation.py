@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from toy_coco import rectangle
 from toy_ytvis import (
@@ -76,19 +77,91 @@ def test_equals_the_evaluation_of_the_results(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == ordered
 
 
-@pytest.mark.parametrize("annotations", ["null", "missing"])
-def test_withheld_annotations(tmp_path, annotations):
-    gt = {**GAPS, "annotations": None}
+@pytest.mark.parametrize("annotations", ["null", "empty", "missing"])
+def test_withheld_annotations(tmp_path, annotations, caplog):
+    caplog.set_level("INFO", logger="detectron2")
+    gt = {**GAPS, "annotations": [] if annotations == "empty" else None}
     if annotations == "missing":
         del gt["annotations"]
     output = {"scores": [0.9], "labels": [1], "masks": [MASKS]}
     evaluator = YTVISEvaluator(register(gt, tmp_path), output_dir=str(tmp_path / "out"))
     assert evaluate(evaluator, [output]) == {}
+    assert ".json has no annotations: nothing is evaluated." in caplog.text
     with zipfile.ZipFile(tmp_path / "out" / "results.zip") as archive:
         assert archive.namelist() == ["results.json"]
         content = archive.read("results.json").decode()
     assert content == (tmp_path / "out" / "results.json").read_text()
     assert len(json.loads(content)) == 1
+
+
+BOXES = [[0, 0, 10, 10], None]
+
+
+def boxes_only(masks=None):
+    """An annotation with boxes, and what stands for masks: nothing, null, or a list of nulls."""
+    boxed = annotation([None, None], category_id=7, bboxes=BOXES)
+    if masks != "nulls":
+        boxed["segmentations"] = [] if masks == "empty" else None
+    if masks == "missing":
+        del boxed["segmentations"]
+    return boxed
+
+
+@pytest.mark.parametrize("masks", ["missing", "null", "empty", "nulls"])
+@pytest.mark.parametrize("tasks", [("segm",), ("segm", "bbox")])
+def test_boxes_are_enough_for_box_ap(tmp_path, masks, tasks, caplog):
+    name = register(ground_truth([boxes_only(masks)], categories=(3, 7)), tmp_path)
+    evaluator = YTVISEvaluator(name, tasks)
+    file = MetadataCatalog.get(name).json_file
+    assert f"box AP of tracks; mask AP needs masks in {file}" in caplog.text
+    track = torch.tensor(np.array([SQUARE, np.zeros_like(SQUARE)]))
+    evaluated = evaluate(evaluator, [{"scores": [0.9], "labels": [1], "masks": [track]}])
+    assert set(evaluated) == {"bbox"} and evaluated["bbox"]["AP"] == pytest.approx(100)
+    # 10 of 20 rows are too many: the IoU is 0.5.
+    track[0, :, :] = torch.tensor(rectangle(0, 0, 10, 20))
+    evaluated = evaluate(evaluator, [{"scores": [0.9], "labels": [1], "masks": [track]}])
+    assert evaluated["bbox"]["AP"] == pytest.approx(10)
+
+
+def test_masks_alone_are_evaluated_as_before(tmp_path, caplog):
+    evaluator = YTVISEvaluator(register(GAPS, tmp_path))
+    assert evaluator._tasks == ["segm"] and "box AP" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (boxes_only("missing"), "annotation 2 of video 1 has boxes but no masks"),
+        (boxes_only("nulls"), "annotation 2 of video 1 has boxes but no masks"),
+        ({**GAPS["annotations"][0], "segmentations": [None]}, "annotation 2 .* has 1 entries"),
+        (
+            {**GAPS["annotations"][0], "segmentations": [{"size": [4, 5], "counts": "1"}, None]},
+            r"annotation 2 in frame 0 of video 1 has size \[4, 5\]",
+        ),
+    ],
+)
+def test_wrong_annotations_are_named_when_the_evaluator_is_made(tmp_path, wrong, message):
+    gt = ground_truth([*GAPS["annotations"], wrong], categories=(3, 7))
+    name = register(gt, tmp_path)
+    with pytest.raises(ValueError, match=rf"{name}.json: .*{message}"):
+        YTVISEvaluator(name)
+
+
+def test_wrong_boxes_are_named_when_the_evaluator_is_made(tmp_path):
+    name = register(ground_truth([{**boxes_only(), "bboxes": [[1, 2, 3], None]}]), tmp_path)
+    # The category comes first.
+    with pytest.raises(ValueError, match=f"{name}.json: annotation 1 has category_id 7"):
+        YTVISEvaluator(name)
+    gt = ground_truth([{**boxes_only(), "bboxes": [[1, 2, 3], None]}], categories=(7,))
+    with pytest.raises(
+        ValueError, match=r"json: the box of annotation 1 in frame 0 is \[1, 2, 3\]"
+    ):
+        YTVISEvaluator(register(gt, tmp_path))
+
+
+def test_an_object_that_is_seen_nowhere_has_masks(tmp_path):
+    gt = ground_truth([*GAPS["annotations"], annotation([None, None], category_id=7)], (2,), (7,))
+    assert YTVISEvaluator(register(gt, tmp_path))._tasks == ["segm"]
 
 
 def test_no_predictions(tmp_path):
