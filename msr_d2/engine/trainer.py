@@ -8,6 +8,7 @@ import weakref
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, verify_results
@@ -34,6 +35,7 @@ class Trainer(DefaultTrainer):
       checkpoints hold the optimizer (which 0.6 forgets) and the seed, and data order,
       augmentations and sampling are functions of the seed and the iteration. On the CPU the
       weights are equal bit for bit.
+    - Test videos whose annotations cannot be evaluated are an error before the training.
     - Several processes may train on the CPU; mixed precision falls back to full precision there.
     """
 
@@ -41,11 +43,15 @@ class Trainer(DefaultTrainer):
         """
         Args:
             cfg: of :func:`msr_d2.engine.setup`, or any config with the keys of msr_d2.
+
+        Raises:
+            ValueError: if the data cannot be trained on, or test videos cannot be evaluated.
         """
         # Not DefaultTrainer.__init__: it wraps the model for GPUs only, and unconditionally
         # chooses a checkpointer and, where asked for, mixed precision.
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self._check_test_videos(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -156,6 +162,18 @@ class Trainer(DefaultTrainer):
         """
         folder = results_folder(cfg, dataset_name, output_folder)
         return build_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def _check_test_videos(cls, cfg: CfgNode) -> None:
+        """Make loaders and evaluators of test videos once, so that errors do not come at the end.
+
+        Not for images: COCO's evaluator checks nothing when it is made, but loads and indexes its
+        file, which for a large one takes long and needs much memory.
+        """
+        for name in cfg.DATASETS.TEST:
+            if MetadataCatalog.get(name).get("evaluator_type") == "ytvis":
+                cls.build_test_loader(cfg, name)
+                cls.build_evaluator(cfg, name)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: torch.nn.Module) -> dict:
