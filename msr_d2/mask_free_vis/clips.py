@@ -114,23 +114,29 @@ def clip_targets(item: dict, padded: torch.Tensor, settings: TargetSettings) -> 
     seen = present.any(dim=1)
     instances = [x[seen] for x in instances]
     boxes, present = boxes[seen].to(device, torch.float32), present[seen].to(device)
+    targets = ClipTargets(
+        labels=instances[0].gt_classes.to(device),
+        boxes=boxes,
+        present=present,
+        supervision=_supervision(item),
+        is_image=is_image(item),
+    )
+    if targets.supervision == "mask":
+        targets.masks = _masks(item, instances, size, device)
+    else:
+        targets.clip_boxes = clip_boxes(boxes, present, size, settings.stride, settings.box_edges)
+        targets.affinities = _affinities(item, padded, settings)
+    return targets
+
+
+def _supervision(item: dict) -> str:
     supervision = item.get("supervision")
     if supervision not in SUPERVISIONS:
         raise ValueError(
             f"an item of '{item.get('source', 'unknown source')}' has supervision {supervision!r}: "
             f"the mapper must set one of {SUPERVISIONS}"
         )
-    box_supervised = supervision == "box"
-    return ClipTargets(
-        labels=instances[0].gt_classes.to(device),
-        boxes=boxes,
-        present=present,
-        supervision=supervision,
-        clip_boxes=clip_boxes(boxes, present, size, settings.stride, settings.box_edges),
-        affinities=_affinities(item, padded, settings) if box_supervised else None,
-        masks=None if box_supervised else _masks(item, instances, size, device),
-        is_image=is_image(item),
-    )
+    return supervision
 
 
 def _present(instances: Sequence[Instances], boxes: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,9 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 import torch.nn.functional as F
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import Boxes, Instances
+
+from ..layers.run_lengths import text_rle
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,16 @@ def resize_masks(
     published numbers were made so, and one step gives other masks.
 
     Args:
-        logits: (T, n, h, w).
+        logits: (n, h, w) of one frame.
         padded_size, image_size, output_size: (height, width) of the network's input with padding,
             without it, and of the result.
 
     Returns:
-        (T, n, height, width) logits.
+        (n, height, width) logits.
     """
-    resized = F.interpolate(logits.float(), padded_size, mode="bilinear", align_corners=False)
+    resized = F.interpolate(logits[None].float(), padded_size, mode="bilinear", align_corners=False)
     resized = resized[:, :, : image_size[0], : image_size[1]]
-    return F.interpolate(resized, output_size, mode="bilinear", align_corners=False)
+    return F.interpolate(resized, output_size, mode="bilinear", align_corners=False)[0]
 
 
 def encode_masks(masks: torch.Tensor) -> list[dict | None]:
@@ -97,11 +99,7 @@ def encode_masks(masks: torch.Tensor) -> list[dict | None]:
     arrays = masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     rles = mask_util.encode(np.asfortranarray(arrays))
     visible = arrays.any(axis=(0, 1))
-    return [_as_text(rle) if seen else None for rle, seen in zip(rles, visible)]
-
-
-def _as_text(rle: dict) -> dict:
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+    return [text_rle(rle) if seen else None for rle, seen in zip(rles, visible)]
 
 
 def image_instances(
@@ -124,9 +122,23 @@ def image_instances(
     instances.pred_masks = masks
     instances.scores = selection.scores * quality
     instances.pred_classes = selection.labels
-    instances.pred_boxes = BitMasks(masks).get_bounding_boxes()
+    instances.pred_boxes = Boxes(tight_boxes(masks))
     order = instances.scores.argsort(descending=True)
     return instances[order]
+
+
+def tight_boxes(masks: torch.Tensor) -> torch.Tensor:
+    """Boxes (n, 4) xyxy in pixels around masks (n, H, W) bool, on their device; 0 for empty ones.
+
+    detectron2's ``BitMasks.get_bounding_boxes`` loops over the masks and answers on the CPU.
+    """
+    sides = []
+    for occupied in (masks.any(1), masks.any(2)):  # columns, rows
+        place = torch.arange(occupied.shape[1], device=masks.device)
+        low = torch.where(occupied, place, occupied.shape[1]).amin(1)
+        sides.append((low, torch.where(occupied, place, -1).amax(1) + 1))
+    (x1, x2), (y1, y2) = sides
+    return torch.stack([x1, y1, x2, y2], dim=1).float() * masks.any(2).any(1)[:, None]
 
 
 def unique_queries(queries: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -34,8 +34,6 @@ from .inference import (
 from .state_dict import adapt_state_dict
 from .tracks import EncodedClip, encode_clip
 from .windows import TrackStitcher, Window
-
-logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -85,7 +83,7 @@ class MaskFreeVIS(nn.Module):
             window_min_score: least association score to join tracks of two windows.
 
         Raises:
-            ValueError: for windows that cannot overlap.
+            ValueError: for numbers that are not positive, or windows that cannot overlap.
         """
         super().__init__()
         self.backbone = backbone
@@ -98,8 +96,10 @@ class MaskFreeVIS(nn.Module):
         self.window_above = window_above
         self.window_frames, self.window_overlap = window_frames, window_overlap
         self.window_min_score = window_min_score
-        if window_above:
-            windows(window_above + 1, window_frames, window_overlap)  # raises for bad settings
+        _check_inference(top_k, chunk_frames)
+        if window_above:  # both raise for bad settings
+            windows(window_above + 1, window_frames, window_overlap)
+            TrackStitcher(window_min_score)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self._register_load_state_dict_pre_hook(adapt_state_dict)
@@ -114,7 +114,7 @@ class MaskFreeVIS(nn.Module):
             "sem_seg_head": MaskFormerHead(cfg, backbone.output_shape()),
             "criterion": VideoSetCriterion(cfg),
             "target_settings": TargetSettings.from_config(cfg),
-            "size_divisibility": max(divisibility, backbone.size_divisibility),
+            "size_divisibility": math.lcm(divisibility or 1, backbone.size_divisibility or 1),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "top_k": test.TOP_K,
@@ -170,6 +170,7 @@ class MaskFreeVIS(nn.Module):
         scaled = [(x.to(self.device) - self.pixel_mean) / self.pixel_std for x in frames]
         return pad_frames(scaled, self.size_divisibility)
 
+    @torch.no_grad()
     def _predict(self, item: dict) -> dict:
         if is_image(item):
             return {"instances": self._image(item)}
@@ -191,10 +192,12 @@ class MaskFreeVIS(nn.Module):
 
     def _long_video(self, item: dict) -> dict:
         """Window by window; what is kept of a window are run lengths."""
-        frames, stitcher = item["image"], TrackStitcher(self.window_min_score)
+        frames = item["image"]
+        stitcher = TrackStitcher(self.window_min_score, self.top_k, self.window_frames)
         for window in windows(len(frames), self.window_frames, self.window_overlap):
             clip = self._encode(frames[window])
-            queries = select(clip.class_logits, self.top_k).queries.unique()
+            # Twice as many as in the end, so that an object that is weak in one window has no hole.
+            queries = select(clip.class_logits, 2 * self.top_k).queries.unique()
             probabilities = clip.class_logits.float().softmax(-1)[queries, :-1]
             tracks = self._tracks(clip, queries, _output_size(item, clip))
             stitcher.add(
@@ -207,7 +210,7 @@ class MaskFreeVIS(nn.Module):
         size = _output_size(item, clip)
         selection: Selection = select(clip.class_logits, self.top_k_image)
         unique, places = unique_queries(selection.queries)
-        logits = self._mask_logits(clip, slice(0, 1), unique, size)[0]
+        (logits,) = self._mask_logits(clip, unique, size)
         return image_instances(selection, logits[places], size)
 
     def _encode(self, frames: Sequence[torch.Tensor]) -> EncodedClip:
@@ -221,18 +224,29 @@ class MaskFreeVIS(nn.Module):
     ) -> list[list[dict | None]]:
         """Run lengths of the masks of some queries (n,): n lists of T."""
         tracks: list[list[dict | None]] = [[] for _ in range(len(queries))]
-        for part in chunks(clip.num_frames, self.chunk_frames):
-            for masks in self._mask_logits(clip, part, queries, size) > 0:
-                for track, rle in zip(tracks, encode_masks(masks)):
-                    track.append(rle)
+        for logits in self._mask_logits(clip, queries, size):
+            for track, rle in zip(tracks, encode_masks(logits > 0)):
+                track.append(rle)
         return tracks
 
     def _mask_logits(
-        self, clip: EncodedClip, part: slice, queries: torch.Tensor, size: tuple[int, int]
-    ) -> torch.Tensor:
-        """(T', n, H, W) logits of some frames and queries at the output size."""
-        logits = torch.einsum("qc,tchw->tqhw", clip.mask_embed[queries], clip.mask_features[part])
-        return resize_masks(logits, clip.padded_size, clip.image_size, size)
+        self, clip: EncodedClip, queries: torch.Tensor, size: tuple[int, int]
+    ) -> Iterator[torch.Tensor]:
+        """(n, H, W) logits of some queries at the output size, frame by frame."""
+        embed = clip.mask_embed[queries]
+        for features in clip.mask_features:
+            for logits in torch.einsum("qc,tchw->tqhw", embed, features):
+                yield resize_masks(logits, clip.padded_size, clip.image_size, size)
+
+
+def _check_inference(top_k: int, chunk_frames: int) -> None:
+    if top_k < 1:
+        raise ValueError(f"MODEL.MASK_FREE.TEST.TOP_K is {top_k}; it must be at least 1")
+    if chunk_frames < 0:
+        raise ValueError(
+            f"MODEL.MASK_FREE.TEST.CHUNK_FRAMES is {chunk_frames}; it must be at least 1, or 0 for "
+            "all frames at once"
+        )
 
 
 def _output_size(item: dict, clip: EncodedClip) -> tuple[int, int]:

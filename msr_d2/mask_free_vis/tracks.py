@@ -19,20 +19,15 @@ class EncodedClip:
     Attributes:
         class_logits: (Q, K + 1), the last class is "no object".
         mask_embed: (Q, C); its product with `mask_features` is a mask as logits.
-        mask_features: (T, C, h, w).
+        mask_features: of the frames in their batches, each (F, C, h, w).
         image_size, padded_size: (height, width) of the network's input without and with padding.
     """
 
     class_logits: torch.Tensor
     mask_embed: torch.Tensor
-    mask_features: torch.Tensor
+    mask_features: list[torch.Tensor]
     image_size: tuple[int, int]
     padded_size: tuple[int, int]
-
-    @property
-    def num_frames(self) -> int:
-        """T."""
-        return len(self.mask_features)
 
 
 def encode_clip(
@@ -62,7 +57,7 @@ def encode_clip(
         features.append(mask_features)
     num_frames = sum(map(len, features))
     class_logits, mask_embed = head.predictor.queries(_joined(tokens), _joined(small), num_frames)
-    return EncodedClip(class_logits[0], mask_embed[0], torch.cat(features), image_size, padded_size)
+    return EncodedClip(class_logits[0], mask_embed[0], features, image_size, padded_size)
 
 
 def _joined(batches: list[list[torch.Tensor]]) -> list[torch.Tensor]:

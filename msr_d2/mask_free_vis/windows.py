@@ -5,6 +5,7 @@ Of a window only run lengths, class distributions and one vector for each track 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,11 @@ class _Track:
     weighted: torch.Tensor  # (K,) sum over pieces of weight times distribution
     weight: float
     embedding: torch.Tensor  # (C,) of the last piece
+    last_seen: int  # frame
+
+    def best_score(self) -> float:
+        """Score of its best class."""
+        return float((self.weighted / self.weight).max())
 
     def between(self, start: int, stop: int) -> list[dict | None]:
         """Masks of some frames; None before the track begins and after it ends."""
@@ -59,12 +65,17 @@ class TrackStitcher:
     first half and those of the later one in the second: a frame in the middle of a window has
     neighbours on both sides. The class distribution of a track is the mean over its pieces,
     weighted by the number of frames in which each is seen. A single window stays as it is.
+
+    What is kept does not grow with the video, but for the run lengths of the result: a track that
+    has not been seen for `max_absence` frames is over, and of those only the best are held.
     """
 
-    def __init__(self, min_score: float = 0.3):
+    def __init__(self, min_score: float = 0.3, max_tracks: int = 100, max_absence: int = 60):
         """
         Args:
             min_score: least association score in [0, 1] to join two tracks.
+            max_tracks: tracks that are over and still held; the most that `result` may ask for.
+            max_absence: frames after which an object that comes back is another one.
 
         Raises:
             ValueError: for a score outside [0, 1].
@@ -73,8 +84,9 @@ class TrackStitcher:
             raise ValueError(
                 f"MODEL.MASK_FREE.TEST.WINDOW_MIN_SCORE is {min_score}; it must be in [0, 1]"
             )
-        self.min_score = min_score
+        self.min_score, self.max_tracks, self.max_absence = min_score, max_tracks, max_absence
         self._tracks: list[_Track] = []
+        self._over: list[_Track] = []
         self._length = 0
 
     def add(self, window: Window) -> None:
@@ -90,8 +102,12 @@ class TrackStitcher:
             )
         continued = self._continued(window)
         for new, masks in enumerate(window.masks):
-            self._extend(continued.get(new), window, new, list(masks))
+            if new in continued:
+                self._extend(self._tracks[continued[new]], window, new, list(masks))
+            elif window.start == 0 or any(masks):
+                self._begin(window, new, list(masks))
         self._length = window.start + len(window.masks[0])
+        self._retire()
 
     def result(self, top_k: int) -> dict:
         """The `top_k` best pairs of track and class, best first.
@@ -100,13 +116,21 @@ class TrackStitcher:
             ``scores`` (n,), ``labels`` (n,) and ``masks``: n lists of run lengths or None, one for
             each frame of the video.
         """
-        if not self._tracks:
+        tracks = self._over + self._tracks
+        if not tracks:
             return {"scores": torch.zeros(0), "labels": torch.zeros(0).long(), "masks": []}
-        mean = torch.stack([track.weighted / track.weight for track in self._tracks])
+        mean = torch.stack([track.weighted / track.weight for track in tracks])
         scores, index = mean.flatten().topk(min(top_k, mean.numel()))
         rows = torch.div(index, mean.shape[1], rounding_mode="floor").tolist()
-        masks = [self._tracks[row].between(0, self._length) for row in rows]
+        masks = [tracks[row].between(0, self._length) for row in rows]
         return {"scores": scores, "labels": index % mean.shape[1], "masks": masks}
+
+    def _retire(self) -> None:
+        """Set tracks aside that are over. The best pairs belong to the tracks of best scores."""
+        oldest = self._length - self.max_absence
+        over = [track for track in self._tracks if track.last_seen < oldest]
+        self._tracks = [track for track in self._tracks if track.last_seen >= oldest]
+        self._over = heapq.nlargest(self.max_tracks, self._over + over, key=_Track.best_score)
 
     def _continued(self, window: Window) -> dict[int, int]:
         """Tracks so far that go on in the window, by the row there."""
@@ -122,21 +146,32 @@ class TrackStitcher:
         )
         return {new: track for track, new in associate(scores, self.min_score)}
 
-    def _extend(
-        self, number: int | None, window: Window, row: int, masks: list[dict | None]
-    ) -> None:
-        weight = float(max(sum(mask is not None for mask in masks), 1))
-        weighted = weight * window.probabilities[row].float()
+    def _begin(self, window: Window, row: int, masks: list[dict | None]) -> None:
+        weight, weighted = _weights(window, row)
+        seen = _last_seen(masks, window.start)
         embedding = window.embeddings[row]
-        if number is None:
-            self._tracks.append(_Track(window.start, masks, weighted, weight, embedding))
-            return
-        track = self._tracks[number]
+        self._tracks.append(_Track(window.start, masks, weighted, weight, embedding, seen))
+
+    def _extend(self, track: _Track, window: Window, row: int, masks: list[dict | None]) -> None:
+        weight, weighted = _weights(window, row)
         switch = (self._length - window.start) // 2
         track.masks = track.between(track.start, window.start + switch) + masks[switch:]
         track.weighted = track.weighted + weighted
         track.weight += weight
-        track.embedding = embedding
+        track.embedding = window.embeddings[row]
+        track.last_seen = _last_seen(track.masks, track.start)
+
+
+def _weights(window: Window, row: int) -> tuple[float, torch.Tensor]:
+    """Frames in which a piece is seen, at least 1, and that times its class distribution."""
+    weight = float(max(sum(mask is not None for mask in window.masks[row]), 1))
+    return weight, weight * window.probabilities[row].float()
+
+
+def _last_seen(masks: Masks, start: int) -> int:
+    """Last frame with a mask; the first frame where there is none."""
+    places = [place for place, mask in enumerate(masks) if mask is not None]
+    return start + max(places, default=0)
 
 
 def association_scores(

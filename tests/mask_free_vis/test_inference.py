@@ -2,6 +2,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
+from detectron2.structures import BitMasks
 
 from msr_d2.mask_free_vis.inference import (
     Selection,
@@ -10,6 +11,7 @@ from msr_d2.mask_free_vis.inference import (
     image_instances,
     resize_masks,
     select,
+    tight_boxes,
     unique_queries,
     windows,
 )
@@ -60,13 +62,21 @@ def test_select_of_fewer_pairs_than_asked_for():
 
 def test_masks_are_resized_in_two_steps():
     """Padded 8 x 8, image 8 x 4, output 16 x 8: the padded half must not be seen."""
-    logits = torch.full((1, 1, 4, 4), -1.0)
+    logits = torch.full((1, 4, 4), -1.0)
     logits[..., :2] = 1.0
     resized = resize_masks(logits, (8, 8), (8, 4), (16, 8))
-    assert resized.shape == (1, 1, 16, 8)
+    assert resized.shape == (1, 16, 8)
     assert (resized[..., :7] > 0).all()
     same = resize_masks(logits, (4, 4), (4, 4), (4, 4))
     torch.testing.assert_close(same, logits)
+
+
+def test_tight_boxes_are_those_of_detectron2():
+    masks = torch.rand(20, 9, 13, generator=torch.Generator().manual_seed(0)) > 0.97
+    masks[3] = False
+    masks[4] = True
+    assert torch.equal(tight_boxes(masks), BitMasks(masks).get_bounding_boxes().tensor)
+    assert tight_boxes(masks[:0]).shape == (0, 4)
 
 
 def test_encoding_is_that_of_each_mask():

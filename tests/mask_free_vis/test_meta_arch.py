@@ -241,6 +241,21 @@ def test_short_videos_are_never_cut_into_windows(model):
     assert model([clip])[0]["masks"] == expected["masks"]
 
 
+@pytest.mark.parametrize(
+    "key, value", [("TOP_K", -1), ("CHUNK_FRAMES", -1), ("WINDOW_MIN_SCORE", -1.0)]
+)
+def test_bad_numbers_of_inference_are_refused_at_once(key, value):
+    opts = ["MODEL.MASK_FREE.TEST.WINDOW_ABOVE", 100, f"MODEL.MASK_FREE.TEST.{key}", value]
+    with pytest.raises(ValueError, match=f"{key} is -1"):
+        build_model(tiny_vis_cfg(opts))
+
+
+def test_inference_records_no_graph(model):
+    (clip,) = tiny_clips(num_clips=1, num_frames=5)
+    model.window_above, model.window_frames, model.window_overlap = 3, 3, 1
+    assert not model.eval()([clip])[0]["scores"].requires_grad
+
+
 def test_windows_that_cannot_overlap_are_refused_at_once():
     opts = ["MODEL.MASK_FREE.TEST.WINDOW_ABOVE", 10, "MODEL.MASK_FREE.TEST.WINDOW_OVERLAP", 60]
     with pytest.raises(ValueError, match="WINDOW_OVERLAP is 60"):

@@ -206,12 +206,32 @@ def test_bad_input():
         TrackStitcher(2)
 
 
-def test_what_is_kept_of_a_track_does_not_grow_with_the_video():
-    """A track that has ended, and one that begins late, hold their own frames only."""
-    stitcher = TrackStitcher(1.0)  # nothing is ever joined
-    for start in range(0, 400, 4):
-        masks = [[None] * 8]
-        embedding = torch.eye(100)[start // 4 : start // 4 + 1]
-        stitcher.add(Window(start, torch.ones(1, 2) / 2, embedding, masks))
-    assert sum(len(track.masks) for track in stitcher._tracks) == 100 * 8
-    assert all(len(track) == 404 for track in stitcher.result(3)["masks"])
+def short_tracks(stitcher, windows):
+    """Windows of 8 frames that share 4; in each an object of its own is seen in two frames."""
+    for number in range(windows):
+        probabilities = torch.tensor([[0.9, 0.1]]) if number == 3 else torch.ones(1, 2) / 2
+        masks = [[None] * 5 + [square(3)] * 2 + [None]]
+        embedding = torch.eye(windows)[number : number + 1]
+        stitcher.add(Window(number * 4, probabilities, embedding, masks))
+    return stitcher
+
+
+def test_what_is_kept_does_not_grow_with_the_video():
+    stitcher = short_tracks(TrackStitcher(1.0, max_tracks=2, max_absence=10), 100)
+    assert len(stitcher._over) == 2 and len(stitcher._tracks) <= 4
+    assert all(len(track.masks) == 8 for track in stitcher._over + stitcher._tracks)
+    result = stitcher.result(1)
+    assert result["scores"].tolist() == pytest.approx([0.9])  # an early one: the best are held
+    (track,) = result["masks"]
+    assert len(track) == 404 and [i for i, mask in enumerate(track) if mask] == [17, 18]
+
+
+def test_an_object_that_is_away_for_long_is_another_one():
+    """The same query, hidden in the shared frames: joined after a while, not after long."""
+    for max_absence, tracks in ((100, 1), (10, 2)):
+        stitcher = TrackStitcher(0.3, max_absence=max_absence)
+        for start in range(0, 40, 4):
+            seen = [square(3)] if start in (0, 36) else [None]
+            masks = [[None] * 4 + seen + [None] * 3]
+            stitcher.add(Window(start, torch.ones(1, 1), RED[None], masks))
+        assert len(stitcher._over + stitcher._tracks) == tracks
