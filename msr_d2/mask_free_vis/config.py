@@ -22,7 +22,7 @@ def _add_family_model(cfg: CfgNode) -> None:
     head.MASK_DIM = 256
     # Name in PIXEL_DECODER_REGISTRY.
     head.PIXEL_DECODER_NAME = "MSDeformAttnPixelDecoder"
-    head.TRANSFORMER_ENC_LAYERS = 0
+    head.TRANSFORMER_ENC_LAYERS = 6
     head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     # Width of the encoder's feed-forward layers; the family has it fixed at 1024.
     head.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024

@@ -158,6 +158,12 @@ class MSDeformAttnPixelDecoder(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         head, former = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
+        if head.TRANSFORMER_ENC_LAYERS < 1:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS is {head.TRANSFORMER_ENC_LAYERS}: it "
+                "must be at least 1, or the embedding of the levels would have no gradient, for "
+                "which training on several GPUs stops"
+            )
         return {
             "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
             "conv_dim": head.CONVS_DIM,

@@ -143,10 +143,14 @@ class VideoMultiScaleMaskedTransformerDecoder(nn.Module):
                 "MODEL.MASK_FORMER.PRE_NORM is True: only normalisation after each addition is "
                 "implemented, which all published models use; set it to False"
             )
-        if former.DEC_LAYERS < 1:
+        projected = former.ENFORCE_INPUT_PROJ or in_channels != former.HIDDEN_DIM
+        # Each parameter needs a gradient, or training on several GPUs stops.
+        least = _LEVELS + 1 if projected else 2
+        if former.DEC_LAYERS < least:
             raise ValueError(
                 f"MODEL.MASK_FORMER.DEC_LAYERS is {former.DEC_LAYERS}: it counts the supervised "
-                "outputs, one more than layers, so it must be at least 1"
+                f"outputs, one more than layers, and must be at least {least}"
+                + (": a layer for each map that is projected" if projected else "")
             )
         return {
             "in_channels": in_channels,

@@ -251,6 +251,30 @@ def test_head_from_a_small_config():
     assert len(head.predictor.transformer_ffn_layers) == 2
 
 
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("encoder, decoder, project", [(1, 2, False), (1, 4, True), (2, 3, False)])
+def test_every_parameter_of_the_smallest_models_has_a_gradient(encoder, decoder, project, deep):
+    """Otherwise distributed training stops; also without losses of the earlier outputs."""
+    cfg = small_cfg()
+    former = cfg.MODEL.MASK_FORMER
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = encoder
+    former.DEC_LAYERS, former.ENFORCE_INPUT_PROJ = decoder, project
+    head = MaskFormerHead(cfg, SHAPE)
+    features = {
+        name: torch.randn(2, s.channels, 64 // s.stride, 64 // s.stride)
+        for name, s in SHAPE.items()
+    }
+    result = head(features, 2)
+    outputs = [result, *(result["aux_outputs"] if deep else [])]
+    sum(x["pred_logits"].sum() + x["pred_masks"].sum() for x in outputs).backward()
+    missing = [name for name, x in head.named_parameters() if x.grad is None]
+    assert not missing
+
+
+def test_defaults_have_all_layers():
+    assert get_cfg().MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS == 6
+
+
 def test_head_takes_the_name_of_the_image_model():
     cfg = small_cfg()
     cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
@@ -262,7 +286,10 @@ def test_head_takes_the_name_of_the_image_model():
     "key, value, message",
     [
         ("MODEL.MASK_FORMER.PRE_NORM", True, "PRE_NORM is True"),
-        ("MODEL.MASK_FORMER.DEC_LAYERS", 0, "DEC_LAYERS is 0"),
+        ("MODEL.MASK_FORMER.DEC_LAYERS", 1, "DEC_LAYERS is 1.*at least 2"),
+        ("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32, "DEC_LAYERS is 3.*at least 4.*projected"),
+        ("MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ", True, "DEC_LAYERS is 3.*at least 4.*projected"),
+        ("MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 0, "TRANSFORMER_ENC_LAYERS is 0"),
         ("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res5", "TRANSFORMER_IN_FEATURE 'res5'"),
         ("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "X", "DECODER_NAME 'X' is unknown.*Video"),
         ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "X", "PIXEL_DECODER_NAME 'X' is unknown.*MSDe"),
