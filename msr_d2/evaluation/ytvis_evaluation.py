@@ -19,6 +19,7 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
+from ..layers.run_lengths import text_rle
 from .ytvis_eval import evaluate_ytvis
 from .ytvis_tracks import check_results, read_rles
 from .ytvis_truth import check_tracks, is_withheld, load_ytvis, tasks_of
@@ -144,7 +145,7 @@ class YTVISEvaluator(DatasetEvaluator):
                 "video_id": video_id,
                 "category_id": self._category_id(int(label)),
                 "score": float(score),
-                "segmentations": [_serializable(x) for x in rles],
+                "segmentations": [text_rle(x) for x in rles],
             }
             results.append(result)
         check_results(results, self._videos, self._category_of.values())
@@ -220,10 +221,3 @@ def encode_track(track: torch.Tensor | np.ndarray | Sequence[dict | None]) -> li
     visible = masks.any(axis=(1, 2))
     rles = mask_util.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
     return [rle if seen else None for rle, seen in zip(rles, visible)]
-
-
-def _serializable(rle: dict | None) -> dict | None:
-    """The same RLE with a string instead of bytes, for json."""
-    if rle is None or isinstance(rle["counts"], str):
-        return rle
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("utf-8")}
