@@ -10,8 +10,11 @@ category names that it refers to.
 
 Videos (with a config of a video model): a video file, or a folder whose pictures are the frames of
 one video. Writes <name>_overlay.mp4 for each, tracks.json in YouTube-VIS's result format and
-videos.json with the videos and categories that it refers to. Memory does not grow with the video
-beyond what the model needs; see MODEL.MASK_FREE.TEST.WINDOW_ABOVE for long ones.
+videos.json with the videos and categories that it refers to. Videos of more than 120 frames are
+worked through in windows, so that memory does not grow with the video. The key
+MODEL.MASK_FREE.TEST.WINDOW_ABOVE is this number of frames: with 1000000000 every video is taken as
+a whole. Overlay videos, and reading video files, need PyAV (`pip install av`); folders of frames
+with --no-video --frames do not.
 
 The exit code is 1 when inputs could not be read, which are then named and skipped, and 2 for a
 wrong command.
@@ -33,7 +36,7 @@ from msr_d2.engine.demo import find_images, run_demo
 from msr_d2.engine.predict import Predictor, class_table
 from msr_d2.engine.video_demo import Drawing, run_video_demo
 from msr_d2.engine.video_inputs import Inputs, refuse_videos, sort_inputs
-from msr_d2.engine.video_predict import VideoPredictor, is_video_model
+from msr_d2.engine.video_predict import VideoPredictor, is_video_model, with_windows
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -124,15 +127,17 @@ def _videos(args: argparse.Namespace, cfg: CfgNode, sources: Sequence[Path]) -> 
         suffix=".jpg" if args.jpg else ".png",
     )
     report = run_video_demo(
-        VideoPredictor(cfg, allow_random_weights=args.random_weights),
+        VideoPredictor(with_windows(cfg), allow_random_weights=args.random_weights),
         sources,
         args.output,
         categories=class_table(cfg),
         drawing=drawing,
         fps=args.fps,
     )
-    written = len(report.overlays)
-    print(f"{written} overlay videos and {report.tracks.name} are in {args.output}")
+    overlays = f"{len(report.overlays)} overlay videos"
+    if args.no_video:
+        overlays = f"{len(report.folders)} folders of overlays" if args.frames else "no overlays"
+    print(f"{overlays} and {report.tracks.name} are in {args.output}")
     return report.skipped
 
 

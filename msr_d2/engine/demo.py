@@ -113,8 +113,8 @@ def run_demo(
             picture = draw_instances(image[:, :, ::-1], instances, **style)
             Image.fromarray(picture).save(item.overlay)
             report.overlays.append(item.overlay)
-    _write_json(report.results, results)
-    _write_json(report.images, _images_file(images, results, categories))
+    write_json(report.results, results)
+    write_json(report.images, _images_file(images, results, categories))
     return report
 
 
@@ -236,7 +236,8 @@ def _images_file(
     return {"images": images, "categories": named, "annotations": []}
 
 
-def _write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
+    """Write a file of the demo; an earlier one is replaced."""
     with path.open("w", encoding="utf-8") as file:
         json.dump(content, file)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -14,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..layers.run_lengths import text_rle
 from ..visualization import TrackPainter, VideoError, VideoFrames, VideoWriter, tracks_to_draw
-from .demo import overlay_names
+from ..visualization.video_writer import require_writer
+from .demo import overlay_names, write_json
 from .progress import ProgressLoader, ProgressSequence
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,10 @@ class VideoDemoReport:
             :func:`to_ytvis_results`. It has all tracks, also those that are not drawn.
         videos: a YouTube-VIS file without annotations: the videos (with the extra keys
             ``file_name``, ``fps``, ``overlay``) and categories that the results refer to.
-        overlays: overlay videos that were written.
-        folders: folders with overlays as pictures that were written.
-        skipped: videos that could not be read, with the reason.
+        overlays: overlay videos that were written to their end.
+        folders: folders with overlays as pictures, of all frames.
+        skipped: videos that could not be read, with the reason. One that could be read by the
+            model, but not once more to be drawn, has its tracks in the result file all the same.
     """
 
     tracks: Path
@@ -74,7 +76,8 @@ def run_video_demo(
     """Follow the objects of some videos; write an overlay of each and one result file.
 
     Frames are read twice, for the model and for drawing, and only a few are in memory. A video
-    that cannot be read is named and skipped.
+    that cannot be read is named and skipped. Whatever else goes wrong, the tracks that were found
+    before are written.
 
     Args:
         predict: a :class:`msr_d2.engine.video_predict.VideoPredictor`, or a function like it.
@@ -88,28 +91,56 @@ def run_video_demo(
 
     Returns:
         What was written and what was skipped.
+
+    Raises:
+        ImportError: PyAV is missing and overlay videos are to be written.
     """
     drawing = drawing or Drawing()
+    if drawing.video:
+        require_writer()  # now, not after the model's work
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     report = VideoDemoReport(folder / TRACKS_FILE, folder / VIDEOS_FILE)
-    results: list[dict] = []
-    videos: list[dict] = []
-    for source, name in zip(sources, overlay_names(sources, ".mp4")):
-        try:
-            with VideoFrames.open(source, fps) as frames:
-                with ProgressSequence(frames, f"Predicting {source.name}") as watched:
-                    prediction = predict(watched)
-                _write_overlays(frames, prediction, folder / name, categories, drawing, report)
-        except VideoError as error:
-            report.skipped[source] = str(error)
-            logger.warning("Skipped %s", error)
-            continue
-        videos.append(_video_entry(frames, len(videos) + 1, name if drawing.video else None))
-        results += to_ytvis_results(prediction, videos[-1], categories)
-    _write_json(report.tracks, results)
-    _write_json(report.videos, _videos_file(videos, results, categories))
+    found = _Found(categories)
+    try:
+        for source, name in zip(sources, overlay_names(sources, ".mp4")):
+            try:
+                with VideoFrames.open(source, fps) as frames:
+                    with ProgressSequence(frames, f"Predicting {source.name}") as watched:
+                        prediction = predict(watched)
+                    entry = found.add(frames, prediction)
+                    _write_overlays(frames, prediction, folder / name, categories, drawing, report)
+                    entry["overlay"] = name if drawing.video else None
+            except VideoError as error:
+                report.skipped[source] = str(error)
+                logger.warning("Skipped %s", error)
+        found.is_complete = True
+    finally:
+        found.write(report)
     return report
+
+
+@dataclass
+class _Found:
+    """What the result files will hold."""
+
+    categories: dict[int, str] | None
+    results: list[dict] = field(default_factory=list)
+    videos: list[dict] = field(default_factory=list)
+    is_complete: bool = False
+
+    def add(self, frames: VideoFrames, prediction: dict) -> dict:
+        """Take the tracks of a video; returns its entry, which names no overlay yet."""
+        entry = _video_entry(frames, len(self.videos) + 1)
+        self.results += to_ytvis_results(prediction, entry, self.categories)
+        self.videos.append(entry)
+        return entry
+
+    def write(self, report: VideoDemoReport) -> None:
+        """Write both files, but for an error before the first video."""
+        if self.videos or self.is_complete:
+            write_json(report.tracks, self.results)
+            write_json(report.videos, _videos_file(self.videos, self.results, self.categories))
 
 
 def to_ytvis_results(
@@ -138,7 +169,7 @@ def to_ytvis_results(
                 "video_id": video["id"],
                 "category_id": category,
                 "score": float(prediction["scores"][index]),
-                "segmentations": [_as_text(rle) for rle in prediction["masks"][index]],
+                "segmentations": [text_rle(rle) for rle in prediction["masks"][index]],
                 "track_id": index,
                 "category_name": name,
                 "file_name": video["file_name"],
@@ -164,10 +195,8 @@ def _write_overlays(
     with contextlib.ExitStack() as stack:
         if drawing.video:
             writer = stack.enter_context(VideoWriter(path, frames.fps))
-            report.overlays.append(path)
         if drawing.pictures:
             folder.mkdir(exist_ok=True)
-            report.folders.append(folder)
         needed = drawing.video or drawing.pictures
         for index in ProgressLoader(range(len(frames) * needed), f"Drawing {path.name}"):
             picture = painter.draw(frames[index], index)
@@ -175,9 +204,11 @@ def _write_overlays(
                 writer.write(picture)
             if drawing.pictures:
                 Image.fromarray(picture).save(folder / f"{index:06d}{drawing.suffix}")
+    report.overlays += [path] * drawing.video
+    report.folders += [folder] * drawing.pictures
 
 
-def _video_entry(frames: VideoFrames, video_id: int, overlay: str | None) -> dict:
+def _video_entry(frames: VideoFrames, video_id: int) -> dict:
     height, width = frames.size
     return {
         "id": video_id,
@@ -187,7 +218,7 @@ def _video_entry(frames: VideoFrames, video_id: int, overlay: str | None) -> dic
         "file_names": frames.names,
         "file_name": str(frames.path),
         "fps": float(frames.fps),
-        "overlay": overlay,
+        "overlay": None,
     }
 
 
@@ -198,15 +229,3 @@ def _videos_file(
         categories = {x["category_id"]: x["category_name"] for x in results}
     named = [{"id": index, "name": name} for index, name in categories.items()]
     return {"videos": videos, "categories": named}
-
-
-def _as_text(rle: dict | None) -> dict | None:
-    """Run lengths that json can hold."""
-    if rle is None or not isinstance(rle["counts"], bytes):
-        return rle
-    return {"size": [int(x) for x in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def _write_json(path: Path, content: object) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(content, file)

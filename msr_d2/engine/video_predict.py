@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,11 @@ from ..evaluation.ytvis_evaluation import encode_track
 from ..visualization.lazy_frames import LazyFrames
 from .predict import load_model, size_for_test
 
+logger = logging.getLogger(__name__)
+
 # Meta-architectures that take videos.
 VIDEO_ARCHITECTURES = ("MaskFreeVIS",)
+LONG_VIDEO = 120  # frames; longer videos are worked through in windows, unless the config says so
 
 
 def is_video_model(cfg: CfgNode) -> bool:
@@ -22,11 +26,33 @@ def is_video_model(cfg: CfgNode) -> bool:
     return cfg.MODEL.META_ARCHITECTURE in VIDEO_ARCHITECTURES
 
 
+def with_windows(cfg: CfgNode) -> CfgNode:
+    """The config with windows for long videos, where it has none, so that memory is bounded.
+
+    Returns:
+        the config itself, or where MODEL.MASK_FREE.TEST.WINDOW_ABOVE is 0 a copy in which it is
+        `LONG_VIDEO`.
+    """
+    if cfg.MODEL.MASK_FREE.TEST.WINDOW_ABOVE:
+        return cfg
+    cfg = cfg.clone()
+    cfg.MODEL.MASK_FREE.TEST.WINDOW_ABOVE = LONG_VIDEO
+    logger.info(
+        "Videos of more than %d frames are worked through in windows of %d, for the memory. "
+        "MODEL.MASK_FREE.TEST.WINDOW_ABOVE sets this number; with 1000000000 every video is "
+        "taken as a whole.",
+        LONG_VIDEO,
+        cfg.MODEL.MASK_FREE.TEST.WINDOW_FRAMES,
+    )
+    return cfg
+
+
 class VideoPredictor:
     """The counterpart of :class:`msr_d2.engine.predict.Predictor` for videos.
 
     Frames are read and resized when the model asks for them, so a long video needs no more memory
-    than the model does. Weights that leave a part of the model random are refused.
+    than the model does; that is bounded with windows, see :func:`with_windows`. Weights that leave
+    a part of the model random are refused.
     """
 
     def __init__(self, cfg: CfgNode, *, allow_random_weights: bool = False):

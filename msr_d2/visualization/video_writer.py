@@ -19,6 +19,17 @@ _BT709, _LIMITED_RANGE = 1, 1  # numbers of ISO/IEC 23091-2
 _LARGEST_MPEG4_TICKS = 65535
 
 
+def require_writer() -> None:
+    """Raise ImportError if videos cannot be written, before there is anything to write."""
+    try:
+        import_av()
+    except ImportError as error:
+        raise ImportError(
+            "Overlay videos need PyAV: `pip install av`, or write them as pictures by --no-video "
+            "--frames."
+        ) from error
+
+
 class VideoWriter:
     """Writes RGB frames to a video file; a context manager.
 

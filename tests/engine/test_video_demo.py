@@ -15,13 +15,14 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from msr_d2.data import DatasetError
-from msr_d2.engine import progress, video_pictures
+from msr_d2.engine import progress, video_pictures, video_predict
 from msr_d2.engine.predict import Predictor
 from msr_d2.engine.video_demo import Drawing, run_video_demo, to_ytvis_results
 from msr_d2.engine.video_inputs import refuse_videos, sort_inputs
 from msr_d2.engine.video_pictures import clip_tracks, write_clip_pictures
 from msr_d2.engine.video_predict import ModelFrames, VideoPredictor, is_video_model
 from msr_d2.evaluation.ytvis_eval import evaluate_ytvis, load_ytvis
+from msr_d2.mask_free_vis.meta_arch import MaskFreeVIS
 from msr_d2.testing import tiny_cfg, tiny_vis_cfg
 from msr_d2.visualization import VideoError, VideoFrames, VideoWriter
 from msr_d2.visualization.style import track_color
@@ -262,6 +263,66 @@ class TestRunVideoDemo:
         assert [x["id"] for x in json.loads(report.videos.read_text())["videos"]] == [1]
         assert len(json.loads(report.tracks.read_text())) == 2
 
+    def test_results_survive_any_error(self, tmp_path):
+        """A third video that the model cannot take, and a second that cannot be drawn."""
+        sources = [folder(tmp_path / name, 3) for name in "abc"]
+
+        def predict(frames):
+            if predict.calls == 2:
+                raise RuntimeError("out of memory")
+            predict.calls += 1
+            found = fake_predict(frames)
+            if predict.calls == 2:
+                (sources[1] / "2.png").write_bytes(b"")
+            return found
+
+        predict.calls = 0
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run_video_demo(predict, sources, tmp_path / "out")
+        entries = json.loads((tmp_path / "out" / "videos.json").read_text())["videos"]
+        assert [x["overlay"] for x in entries] == ["a_overlay.mp4", None]
+        results = json.loads((tmp_path / "out" / "tracks.json").read_text())
+        assert [x["video_id"] for x in results] == [1, 1, 2, 2]
+
+    def test_what_could_not_be_drawn_is_no_overlay(self, tmp_path):
+        source = folder(tmp_path / "a", 3)
+
+        def predict(frames):
+            found = fake_predict(frames)
+            (source / "2.png").write_bytes(b"")
+            return found
+
+        drawing = Drawing(pictures=True)
+        report = run_video_demo(predict, [source], tmp_path / "out", drawing=drawing)
+        assert report.overlays == report.folders == [] and "2.png" in report.skipped[source]
+        assert len(json.loads(report.tracks.read_text())) == 2
+
+    def test_an_error_before_the_first_video_keeps_older_results(self, tmp_path):
+        def predict(frames):
+            raise RuntimeError("out of memory")
+
+        source = folder(tmp_path / "a", 3)
+        report = run_video_demo(fake_predict, [source], tmp_path / "out")
+        older = report.tracks.read_text()
+        with pytest.raises(RuntimeError):
+            run_video_demo(predict, [source], tmp_path / "out")
+        assert report.tracks.read_text() == older
+
+    def test_without_pyav_nothing_is_predicted_in_vain(self, tmp_path, monkeypatch):
+        source, calls = folder(tmp_path / "a", 3), []
+
+        def predict(frames):
+            calls.append(len(frames))
+            return fake_predict(frames)
+
+        monkeypatch.setitem(sys.modules, "av", None)
+        with pytest.raises(ImportError, match="`pip install av`.*--no-video --frames"):
+            run_video_demo(predict, [source], tmp_path / "out")
+        assert calls == []
+        drawing = Drawing(video=False, pictures=True)
+        report = run_video_demo(predict, [source], tmp_path / "out", drawing=drawing)
+        assert calls == [3] and len(list(report.folders[0].iterdir())) == 3
+
     def test_same_names_in_two_folders(self, tmp_path):
         sources = [video(tmp_path / x / "a.mp4", 2) for x in ("x", "y")]
         report = run_video_demo(fake_predict, sources, tmp_path / "out")
@@ -397,6 +458,40 @@ class TestScript:
         arguments = ["--config-file", config, "--input", bad, "--output", tmp_path / "out"]
         assert self.run(*arguments) == 1
         assert str(bad) in capsys.readouterr().err
+
+    @pytest.mark.parametrize("above, windows", [(None, 2), (130, 0), (0, 2), (50, 3)])
+    def test_long_videos_go_through_the_model_in_windows(
+        self, config, tmp_path, monkeypatch, capsys, above, windows
+    ):
+        """By default as well; each window of the model is counted."""
+        calls, logged, encode = [], [], MaskFreeVIS._encode
+        monkeypatch.setattr(
+            video_predict.logger, "info", lambda text, *args: logged.append(text % args)
+        )
+        monkeypatch.setattr(
+            MaskFreeVIS,
+            "_encode",
+            lambda self, frames: calls.append(len(frames)) or encode(self, frames),
+        )
+        key = "MODEL.MASK_FREE.TEST."
+        opts = [f"{key}WINDOW_FRAMES", 66 if windows == 2 else 50, f"{key}CHUNK_FRAMES", 40]
+        opts += [] if above is None else [f"{key}WINDOW_ABOVE", above]
+        frames = folder(tmp_path / "long", 122, (16, 16))
+        arguments = ["--config-file", config, "--input", frames, "--output", tmp_path / "out"]
+        assert self.run(*arguments, "--no-video", *opts) == 0
+        assert len(calls) == (windows or 1) and (max(calls) < 122) == bool(windows)
+        assert len(logged) == (not above)
+        assert all("more than 120 frames" in x and f"{key}WINDOW_ABOVE" in x for x in logged)
+        assert "no overlays and tracks.json" in capsys.readouterr().out
+
+    def test_without_pyav_the_cure_is_named(self, config, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "av", None)
+        arguments = ["--config-file", config, "--input", folder(tmp_path / "b", 2)]
+        arguments += ["--output", tmp_path / "out"]
+        with pytest.raises(ImportError, match="pip install av"):
+            self.run(*arguments)
+        assert self.run(*arguments, "--no-video", "--frames") == 0
+        assert len(list((tmp_path / "out" / "b_overlay").iterdir())) == 2
 
     def test_frames_as_separate_images(self, config, tmp_path):
         frames = folder(tmp_path / "b", 2)
