@@ -151,6 +151,7 @@ def test_names_say_what_the_video_configs_do(path):
     assert free.SUPERVISION == ("mask" if by_masks else "box")
     assert ("official" in name) == (free.WARMUP_COUNTER == "per_output")
     assert ("Swin" in name) == (cfg.MODEL.BACKBONE.NAME == "D2SwinTransformer")
+    assert ("official" in name) == (free.OUTSIDE == "black")
     assert all(kind == "mask" for _, kind in free.DATASET_SUPERVISION)
     assert {data for data, _ in free.DATASET_SUPERVISION} <= set(cfg.DATASETS.TRAIN)
     assert len(cfg.DATASETS.DATASET_RATIO) in (0, len(cfg.DATASETS.TRAIN))

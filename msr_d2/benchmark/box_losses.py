@@ -58,6 +58,7 @@ class LossInputs:
         self.boxes = clip_boxes(boxes, present, size, STRIDE)
         self.region, self.filled = self.boxes.union(), self.boxes.filled()
         self.pairwise, self.temporal = PairwiseSettings(), temporal
+        self.outside_is_black = temporal.candidates == GRID
         noise = torch.randn(outputs, instances, frames, *grid, generator=random)
         self.logits = (noise * 4).to(device).requires_grad_()
 
@@ -70,7 +71,8 @@ class LossInputs:
 
 def matched(inputs: LossInputs) -> list[PairMatches]:
     """The matches of the clip, from its frames."""
-    return match_frames(_colors(inputs), inputs.valid, inputs.temporal)
+    settings = inputs.temporal, inputs.outside_is_black
+    return match_frames(_colors(inputs), inputs.valid, *settings)
 
 
 def temporal_losses(inputs: LossInputs, matches: list[PairMatches]) -> torch.Tensor:
@@ -81,7 +83,8 @@ def temporal_losses(inputs: LossInputs, matches: list[PairMatches]) -> torch.Ten
 def direct_pair_loss(inputs: LossInputs, pair: tuple[int, int]) -> torch.Tensor:
     """What one pair of frames adds to the TK-loss of one output, by dense unfolding."""
     scale = 100 if inputs.temporal.threshold == "distance" else 1
-    settings = (inputs.filled, inputs.valid, inputs.temporal)
+    valid = None if inputs.outside_is_black else inputs.valid
+    settings = (inputs.filled, valid, inputs.temporal)
     colors = _colors(inputs) / scale
     return reference.frame_pair_loss(inputs.logits[0], colors, *settings, pair)
 

@@ -78,22 +78,25 @@ def pairwise_color_loss(
 
 
 def frame_matches(
-    first: torch.Tensor, second: torch.Tensor, valid: torch.Tensor, settings: TemporalSettings
+    first: torch.Tensor,
+    second: torch.Tensor,
+    valid: torch.Tensor | None,
+    settings: TemporalSettings,
 ) -> torch.Tensor:
     """(O, h, w) bool: which candidates of `first` are matches of the cells of `second`.
 
     Args:
         first: (C, h, w) colours, scaled as the threshold asks.
         second: (C, h, w).
-        valid: (2, h, w) bool, cells of both frames that are not padding.
+        valid: (2, h, w) bool, cells of both frames that are not padding; without it the outside is
+            black, as officially.
         settings: candidates and thresholds.
     """
-    official = settings.candidates == GRID
-    size, dilation = (3, 3) if official else (2 * settings.radius + 1, 1)
+    size, dilation = (3, 3) if settings.candidates == GRID else (2 * settings.radius + 1, 1)
     first, second = (unfold(x[None], settings.patch_size).flatten(1, 2) for x in (first, second))
     difference = unfold(first, size, dilation)[0] - second[0][:, None]
     distance = difference.norm(p=1 if settings.metric == "l1" else 2, dim=0)
-    if not official:
+    if valid is not None:
         candidate = unfold(valid[0][None, None].float(), size, dilation)[0, 0] > 0
         distance = distance.masked_fill(~candidate | ~valid[1], float("inf"))
     kept = distance.topk(min(settings.top_k, len(distance)), dim=0, largest=False).indices
@@ -107,7 +110,7 @@ def temporal_knn_patch_loss(
     logits: torch.Tensor,
     colors: torch.Tensor,
     filled: torch.Tensor,
-    valid: torch.Tensor,
+    valid: torch.Tensor | None,
     settings: TemporalSettings,
 ) -> torch.Tensor:
     """TK-loss of (N, T, h, w) logits with colours (T, C, h, w), scaled as the threshold asks."""
@@ -121,7 +124,8 @@ def frame_pair_loss(logits, colors, filled, valid, settings, pair) -> torch.Tens
     """The part of :func:`temporal_knn_patch_loss` that one pair (first, second) of frames adds."""
     size, dilation = (3, 3) if settings.candidates == GRID else (2 * settings.radius + 1, 1)
     i, j = pair
-    matches = frame_matches(colors[i], colors[j], valid[[i, j]], settings)
+    both = None if valid is None else valid[[i, j]]
+    matches = frame_matches(colors[i], colors[j], both, settings)
     weight = (filled.sum(1) >= 1)[:, None] & matches
     loss = disagreement(logits[:, j, None], size, dilation, logits[:, i, None])
     if settings.normalise == "matches":

@@ -17,7 +17,7 @@ from ..layers.color import rgb_to_lab
 from ..layers.mask_consistency import FrameMatches as PairMatches
 from ..layers.mask_consistency import neighbour_offsets
 from ..layers.patch_matching import nearest_patches
-from .box_settings import GRID, TUBES, PairwiseSettings, TemporalSettings, check_choice
+from .box_settings import TUBES, PairwiseSettings, TemporalSettings, check_choice
 from .filled_boxes import grid_size
 
 
@@ -42,12 +42,9 @@ def clip_affinities(
     pairwise: PairwiseSettings | None,
     temporal: TemporalSettings | None,
     lab_swap_channels: bool = False,
+    outside_is_black: bool = False,
 ) -> ClipAffinities:
     """Colour edges within the frames of a clip and matches between them.
-
-    With the official candidates ("grid3x3_dil3") the rules of the official code hold at borders as
-    well: padding is black, and so is what lies outside of the grid. Otherwise neither has edges or
-    matches.
 
     Args:
         frames: (T, 3, H, W) RGB in 0..255, padded with 0.
@@ -56,6 +53,8 @@ def clip_affinities(
         pairwise: settings of the edges; None: no edges.
         temporal: settings of the matches; None: no matches.
         lab_swap_channels: official: LAB of images with red and blue swapped.
+        outside_is_black: official: padding is black like a part of the image, and so is what lies
+            outside of the grid. Otherwise neither has edges or matches.
 
     Raises:
         ValueError: if the frame size is no multiple of the stride.
@@ -66,16 +65,15 @@ def clip_affinities(
         valid = valid_cells(valid, grid, stride)
     colors = F.avg_pool2d(frames.float(), stride).to(torch.uint8)
     lab = rgb_to_lab(colors.flip(-3) if lab_swap_channels else colors)
-    official = temporal is not None and temporal.candidates == GRID
-    inside = torch.ones_like(valid) if official else valid
+    inside = torch.ones_like(valid) if outside_is_black else valid
     edges, matches = None, []
     if pairwise is not None:
-        edges = color_edges(lab, inside, pairwise, outside_is_black=official)
+        edges = color_edges(lab, inside, pairwise, outside_is_black)
         if pairwise.padding_gate and len(frames) == 1:
             edges = padding_gate(edges, valid)
     if temporal is not None:
         features = lab if temporal.color == "lab" else colors.float()
-        matches = match_frames(features, inside, temporal)
+        matches = match_frames(features, inside, temporal, outside_is_black)
     return ClipAffinities(edges, matches)
 
 
@@ -150,7 +148,10 @@ def frame_pairs(frames: int, tube: str) -> list[tuple[int, int]]:
 
 
 def match_frames(
-    colors: torch.Tensor, valid: torch.Tensor, settings: TemporalSettings
+    colors: torch.Tensor,
+    valid: torch.Tensor,
+    settings: TemporalSettings,
+    outside_is_black: bool = False,
 ) -> list[PairMatches]:
     """Temporal KNN matching (arXiv 2303.15904, Sec. 3.2, Eq. 1) of all pairs of frames of a clip.
 
@@ -158,6 +159,7 @@ def match_frames(
         colors: (T, 3, h, w) LAB, or RGB in 0..255.
         valid: (T, h, w) bool, cells that can be matched.
         settings: candidates, threshold and pairs.
+        outside_is_black: official: candidates outside of the grid are patches of zeros.
     """
     pairs = frame_pairs(len(colors), settings.tube)
     if not pairs:
@@ -175,7 +177,7 @@ def match_frames(
         settings.patch_size,
         settings.top_k,
         settings.metric,
-        outside_is_black=settings.candidates == GRID,
+        outside_is_black=outside_is_black,
     )
     if settings.threshold == "distance":
         near = distance < settings.distance

@@ -12,6 +12,7 @@ THRESHOLDS = ("distance", "similarity")
 COLORS = ("lab", "rgb")
 TUBES = ("cyclic", "all", "dense")
 NORMALISERS = ("matches", "hw")
+OUTSIDE = ("invalid", "black")
 
 
 @dataclass(frozen=True)

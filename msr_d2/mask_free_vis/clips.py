@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import ImageList, Instances
 
+from .box_settings import OUTSIDE, check_choice
 from .targets import (
     ClipAffinities,
     ClipTargets,
@@ -33,6 +34,7 @@ class TargetSettings:
         temporal: of the matches between frames; None where that loss is off.
         input_format: channel order of the frames, "RGB" or "BGR".
         swap_channels: swap red and blue before the colours are compared, as the official code.
+        outside_is_black: see :func:`clip_affinities`.
     """
 
     stride: int
@@ -41,11 +43,13 @@ class TargetSettings:
     temporal: TemporalSettings | None
     input_format: str = "RGB"
     swap_channels: bool = False
+    outside_is_black: bool = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TargetSettings:
         """Read ``MODEL.MASK_FREE`` and what the frames are like."""
         free = cfg.MODEL.MASK_FREE
+        check_choice("MODEL.MASK_FREE.OUTSIDE", free.OUTSIDE, OUTSIDE)
         return cls(
             stride=cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE,
             box_edges=free.BOX_EDGES,
@@ -53,6 +57,7 @@ class TargetSettings:
             temporal=TemporalSettings.from_config(free.TEMPORAL) if free.LAMBDA_TEMP else None,
             input_format=cfg.INPUT.FORMAT,
             swap_channels=free.LAB_SWAP_CHANNELS,
+            outside_is_black=free.OUTSIDE == "black",
         )
 
 
@@ -156,6 +161,7 @@ def _affinities(item: dict, padded: torch.Tensor, settings: TargetSettings) -> C
         settings.pairwise,
         settings.temporal,
         lab_swap_channels=settings.swap_channels,
+        outside_is_black=settings.outside_is_black,
     )
 
 

@@ -162,6 +162,9 @@ def _add_mask_free(cfg: CfgNode) -> None:
     # Frames without an object of the clip: "suppress" (its mask is pushed to zero there), "none"
     # (left out), "official" (projection loss 2 without any gradient).
     free.ABSENT_FRAMES = "suppress"
+    # What the colour edges and the matches take padding and the outside of the grid for:
+    # "invalid" (no edges, no matches) or "black" (official: cells like others, of LAB 0).
+    free.OUTSIDE = "invalid"
     # Official: LAB of images whose channels are swapped.
     free.LAB_SWAP_CHANNELS = False
     # Official (video only): an object that is absent from the last frame is trained as no object.

@@ -44,7 +44,7 @@ class Clip:
         present = torch.rand(instances, frames) > 0.2
         size = (HEIGHT * 4, WIDTH * 4)
         self.boxes = clip_boxes(boxes, present, size, 4, edges)
-        self.matches = match_frames(self.colors, self.valid, self.temporal)
+        self.matches = match_frames(self.colors, self.valid, self.temporal, official)
         self.edges = color_edges(self.colors, self.valid, self.pairwise, official)
         self.reference_valid = None if official else self.valid
         scale = 100 if self.temporal.threshold == "distance" else 1
@@ -171,7 +171,7 @@ def test_out_of_image_neighbours_count_in_the_denominator_only():
 def test_temporal_against_unfolding(official, tube, normalise):
     clip = Clip(official, tube=tube, normalise=normalise, edges="soft" if official else "hard")
     logits = clip.logits(2)
-    settings = (clip.scaled, clip.boxes.filled(), clip.valid, clip.temporal)
+    settings = (clip.scaled, clip.boxes.filled(), clip.reference_valid, clip.temporal)
     expected = torch.stack([reference.temporal_knn_patch_loss(x, *settings) for x in logits])
     losses = temporal_knn_patch_loss(logits, clip.matches, clip.boxes.union(), normalise)
     assert_same_with_gradient(losses, expected, logits)

@@ -6,6 +6,7 @@ import torch
 from msr_d2.benchmark import box_losses_reference as reference
 from msr_d2.config import get_cfg
 from msr_d2.layers.color import rgb_to_lab
+from msr_d2.mask_free_vis.clips import TargetSettings, clip_targets
 from msr_d2.mask_free_vis.targets import (
     GRID,
     PairwiseSettings,
@@ -18,6 +19,7 @@ from msr_d2.mask_free_vis.targets import (
     padding_gate,
     valid_cells,
 )
+from msr_d2.testing import tiny_clips
 
 OFFICIAL = TemporalSettings(candidates=GRID, threshold="similarity")
 
@@ -167,21 +169,23 @@ def test_frame_pairs():
 @pytest.mark.parametrize("candidates", ["dense", GRID])
 @pytest.mark.parametrize("threshold", ["distance", "similarity"])
 @pytest.mark.parametrize("metric", ["l2", "l1"])
-def test_matches_against_unfolding(candidates, threshold, metric):
+@pytest.mark.parametrize("black", [False, True])
+def test_matches_against_unfolding(candidates, threshold, metric, black):
     settings = TemporalSettings(
         candidates, 2, threshold=threshold, metric=metric, distance=0.3, similarity=1e-3
     )
     scale = {"l2": 5, "l1": 1} if threshold == "distance" else {"l2": 2, "l1": 0.4}
     raw = torch.randn(3, 3, 9, 10) * scale[metric]
     valid = everywhere(raw)
-    if candidates == "dense":
+    if not black:
         valid[0, :, 7:], valid[1:, 8:] = False, False
         raw = raw * valid[:, None]
     scaled = raw / 100 if threshold == "distance" else raw
     found = 0
-    for pair in match_frames(raw, valid, settings):
+    for pair in match_frames(raw, valid, settings, black):
         i, j = pair.first, pair.second
-        expected = reference.frame_matches(scaled[i], scaled[j], valid[[i, j]], settings)
+        both = None if black else valid[[i, j]]
+        expected = reference.frame_matches(scaled[i], scaled[j], both, settings)
         assert torch.equal(pair.valid.sum(0), expected.sum(0))
         for k, y, x in (pair.valid & (pair.index >= 0)).nonzero().tolist():
             v, u = divmod(pair.index[k, y, x].item(), 10)
@@ -222,17 +226,18 @@ def test_a_constant_colour_has_all_matches_inside():
 def test_no_match_beyond_the_threshold():
     raw = torch.zeros(2, 3, 6, 6)
     raw[1] = 5.01 / 27**0.5  # the norm of a patch is 5.01, or 0.0501 for LAB / 100
-    settings = TemporalSettings(candidates=GRID)
-    assert not match_frames(raw, everywhere(raw), settings)[0].valid[:, 1:-1, 1:-1].any()
+    settings = (everywhere(raw), TemporalSettings(candidates=GRID), True)
+    assert not match_frames(raw, *settings)[0].valid[:, 1:-1, 1:-1].any()
     raw[1] = 4.99 / 27**0.5
-    assert match_frames(raw, everywhere(raw), settings)[0].valid.all()
+    assert match_frames(raw, *settings)[0].valid.all()
 
 
-def test_official_candidates_outside_count_when_black():
-    raw = torch.zeros(2, 3, 7, 7)
-    pair = match_frames(raw, everywhere(raw), dataclasses.replace(OFFICIAL, top_k=9))[0]
+@pytest.mark.parametrize("candidates", ["dense", GRID])
+def test_candidates_outside_count_when_black(candidates):
+    raw, settings = torch.zeros(2, 3, 7, 7), TemporalSettings(candidates, radius=1, top_k=9)
+    pair = match_frames(raw, everywhere(raw), settings, outside_is_black=True)[0]
     assert pair.valid.all() and (pair.index[:, 0, 0] == -1).sum() == 5
-    pair = match_frames(raw, everywhere(raw), TemporalSettings(radius=1, top_k=9))[0]
+    pair = match_frames(raw, everywhere(raw), settings)[0]
     assert pair.valid[:, 0, 0].sum() == 4 and (pair.index[:, 0, 0] == -1).sum() == 5
 
 
@@ -284,13 +289,39 @@ def test_more_padding_changes_nothing():
         assert torch.equal((rows * 9 + columns)[b.valid], b.index[b.valid])
 
 
-def test_officially_padding_is_black():
-    clip = torch.zeros(2, 3, 16, 16)
-    sizes = torch.tensor([[8, 8]] * 2)
-    official = clip_affinities(clip, sizes, 4, PairwiseSettings(), OFFICIAL)
-    assert official.edges.all() and official.matches[0].valid.all()
-    ours = clip_affinities(clip, sizes, 4, PairwiseSettings(), TemporalSettings())
-    assert not ours.edges[..., 2:, :].any() and not ours.matches[0].valid[..., 2:].any()
+@pytest.mark.parametrize("temporal", [TemporalSettings(), OFFICIAL, None])
+def test_officially_padding_is_black(temporal):
+    """Whatever the candidates are, and without matches."""
+    clip, sizes = torch.zeros(2, 3, 16, 16), torch.tensor([[12, 12]] * 2)
+    settings = (PairwiseSettings(), temporal)
+    official = clip_affinities(clip, sizes, 4, *settings, outside_is_black=True)
+    assert official.edges.all() and all(pair.valid.any(0).all() for pair in official.matches)
+    ours = clip_affinities(clip, sizes, 4, *settings)
+    assert not ours.edges[..., 3:, :].any() and ours.edges.any()
+    for pair in ours.matches:
+        assert not pair.valid[..., 3:].any() and pair.valid.any()
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.0])
+def test_official_edges_do_not_hang_on_the_temporal_loss(weight):
+    cfg = get_cfg()
+    cfg.MODEL.MASK_FREE.LAMBDA_TEMP = weight
+    assert not TargetSettings.from_config(cfg).outside_is_black
+    cfg.MODEL.MASK_FREE.OUTSIDE = "black"
+    settings = TargetSettings.from_config(cfg)
+    (item,) = tiny_clips(num_clips=1, num_frames=2)
+    padded = torch.zeros(2, 3, 96, 128, dtype=torch.uint8)  # of 64 x 96, all black
+    assert clip_targets(item, padded, settings).affinities.edges.all()
+    ours = dataclasses.replace(settings, outside_is_black=False)
+    edges = clip_targets(item, padded, ours).affinities.edges
+    assert edges.any() and not edges[:, :, 16:].any()
+
+
+def test_unknown_outside():
+    cfg = get_cfg()
+    cfg.MODEL.MASK_FREE.OUTSIDE = "grey"
+    with pytest.raises(ValueError, match="MODEL.MASK_FREE.OUTSIDE is 'grey'"):
+        TargetSettings.from_config(cfg)
 
 
 def test_valid_cells_hold_no_padding():
