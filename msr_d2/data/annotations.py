@@ -21,7 +21,7 @@ ZERO_AREA = "mask without area"
 RLE_SIZE = "run-length mask of another size than the image"
 RLE_SUM = "run lengths that do not add up to the mask size"
 UNKNOWN_MASK = "segmentation that is neither polygons nor run-length code"
-NO_BOX = "no box"
+NO_BOX = "no box of four numbers"
 EMPTY_BOX = "box without width or height"
 OUTSIDE = "box outside the image"
 
@@ -59,14 +59,22 @@ def _normalize_polygons(polygons: list) -> tuple[list | None, str | None]:
 
 
 def _normalize_rle(rle: dict) -> tuple[dict | None, str | None]:
-    if "counts" not in rle or len(rle.get("size", ())) != 2:
+    size, counts = rle.get("size"), rle.get("counts")
+    if not _are_integers(size) or len(size) != 2:
         return None, UNKNOWN_MASK
-    if isinstance(rle["counts"], (str, bytes)):
+    if isinstance(counts, (str, bytes)):
         return rle, None
-    height, width = rle["size"]
-    if sum(rle["counts"]) != height * width:
+    if not _are_integers(counts):
+        return None, UNKNOWN_MASK
+    height, width = size
+    if sum(counts) != height * width or min(counts, default=0) < 0:
         return None, RLE_SUM
     return mask_util.frPyObjects(rle, height, width), None
+
+
+def _are_integers(values: object) -> bool:
+    is_list = isinstance(values, (list, tuple, np.ndarray))
+    return is_list and all(isinstance(value, numbers.Integral) for value in values)
 
 
 def find_problem(annotation: dict, height: int, width: int, with_mask: bool) -> str | None:
@@ -88,7 +96,9 @@ def _box_problem(annotation: dict, height: int, width: int) -> str | None:
     if mode not in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS):  # rotated or relative: not ours to judge
         return None
     box = annotation.get("bbox")
-    if box is None or len(box) != 4:
+    if not isinstance(box, (list, tuple, np.ndarray)) or len(box) != 4:
+        return NO_BOX
+    if any(isinstance(v, bool) or not isinstance(v, (numbers.Real, type(None))) for v in box):
         return NO_BOX
     if any(value is None for value in box) or not all(map(math.isfinite, box)):
         return NOT_FINITE
@@ -109,7 +119,10 @@ def _mask_problem(segmentation: list | dict | None, height: int, width: int) -> 
         if list(segmentation["size"]) != [height, width]:
             return RLE_SIZE
         return None if mask_util.area(segmentation) > 0 else ZERO_AREA
-    areas = [polygon_area(polygon) for polygon in segmentation]
+    try:
+        areas = [polygon_area(polygon) for polygon in segmentation]
+    except (TypeError, ValueError):  # a coordinate is no number
+        return UNKNOWN_MASK
     if not all(map(math.isfinite, areas)):
         return NOT_FINITE
     return None if max(areas) > 0 else ZERO_AREA

@@ -11,6 +11,7 @@ from .annotations import NO_MASK, find_problem, normalize_segmentation
 from .coco import class_names, read_annotation_json
 from .errors import DatasetError
 from .report import SkipReport
+from .ytvis_checks import check_categories
 
 # Where a meta-architecture reads its number of classes; one that is not here is not checked.
 NUM_CLASSES_KEYS = {
@@ -144,7 +145,11 @@ def thing_classes(name: str) -> list[str] | None:
     units = {"coco": "images", "ytvis": "videos"}.get(metadata.get("evaluator_type"))
     if units is None or metadata.get("json_file") is None:
         return None
-    return class_names(read_annotation_json(os.fspath(metadata.json_file), name, units))
+    json_file = os.fspath(metadata.json_file)
+    content = read_annotation_json(json_file, name, units)
+    if units == "videos":
+        check_categories(content["categories"], f"'{json_file}'")
+    return class_names(content)
 
 
 def _different_classes(first: str, classes: list[str], other: str, others: list[str]) -> str:

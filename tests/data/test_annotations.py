@@ -51,6 +51,11 @@ def test_only_polygons_that_enclose_an_area_are_kept():
         ("mask.png", A.UNKNOWN_MASK),
         ({"size": [64, 96]}, A.UNKNOWN_MASK),
         ({"size": [4, 4], "counts": [3, 4]}, A.RLE_SUM),
+        ({"size": [4, 4], "counts": [20, -4]}, A.RLE_SUM),
+        ({"size": 16, "counts": [16]}, A.UNKNOWN_MASK),
+        ({"size": [4, "4"], "counts": [16]}, A.UNKNOWN_MASK),
+        ({"size": [4, 4], "counts": [16, "a"]}, A.UNKNOWN_MASK),
+        ({"size": [4, 4], "counts": 16}, A.UNKNOWN_MASK),
     ],
 )
 def test_malformed_segmentations(segmentation, problem):
@@ -78,6 +83,13 @@ def make(box=(10, 5, 30, 25), segmentation=None, mode=BoxMode.XYXY_ABS):
         (make((10, -9, 20, 0)), A.OUTSIDE),
         (make(()), A.NO_BOX),
         (make((1, 2, 3)), A.NO_BOX),
+        (make(("a", 1, 2, 3)), A.NO_BOX),
+        (make((True, 1, 2, 3)), A.NO_BOX),
+        (make(5), A.NO_BOX),
+        (make("1234"), A.NO_BOX),
+        (make(np.array([10, 5, 30, 25], dtype=np.float32)), None),
+        (make(segmentation=[[1, 1, 5, "a", 5, 5]]), A.UNKNOWN_MASK),
+        (make(segmentation=[[1, 1, 5, [2], 5, 5]]), A.UNKNOWN_MASK),
         (make(None), A.NO_BOX),
         (make(segmentation=[[10, 5, 30, 25, 20, 15]]), A.ZERO_AREA),  # on a line
         (make(segmentation=[[10, 5, 30, float("nan"), 20, 15]]), A.NOT_FINITE),

@@ -7,7 +7,7 @@ import os
 
 from detectron2.utils.file_io import PathManager
 
-from ..annotations import NO_MASK
+from ..annotations import NO_MASK, OUTSIDE
 from ..checks import usable_annotations
 from ..errors import DatasetError
 from ..report import SkipReport
@@ -21,8 +21,8 @@ def check_video_dicts(dicts: list[dict], name: str, with_masks: bool) -> list[di
     """Leave out frames and annotations that cannot be trained on, and say once which and why.
 
     Frames whose file is missing are taken out of their video. Annotations of a frame are left out
-    where the box (and with masks the segmentation) cannot be used; crowd regions pass. Without
-    masks the segmentations are dropped unread.
+    where the box (and with masks the segmentation) cannot be used, see :func:`check_frame`; crowd
+    regions pass. Without masks the segmentations are dropped unread.
 
     Args:
         dicts: videos; not modified.
@@ -36,7 +36,8 @@ def check_video_dicts(dicts: list[dict], name: str, with_masks: bool) -> list[di
         DatasetError: if all frames are missing, or no annotation has a mask where masks are needed.
     """
     dicts = _without_missing_frames(dicts, name)
-    total = sum(len(frame) for record in dicts for frame in record["annotations"])
+    frames = [frame for record in dicts for frame in record["annotations"]]
+    total = sum(not x.get("ignored") for frame in frames for x in frame)
     report = SkipReport(name)
     checked = [_check_video(record, with_masks, report) for record in dicts]
     if total and report.counts.get(NO_MASK) == total:
@@ -44,8 +45,41 @@ def check_video_dicts(dicts: list[dict], name: str, with_masks: bool) -> list[di
             f"dataset '{name}': none of its {total} boxes has a segmentation, but masks are to be "
             "trained on. Add them, or train with MODEL.MASK_FREE.SUPERVISION box."
         )
-    report.log(cure="Training goes on without them; correct the annotation file if they matter.")
+    report.log(
+        cure="A box outside the image counts as an absent object. With any other reason the object "
+        "may be visible in that frame, so it is left out of all clips that contain the frame. "
+        "Correct the annotation file if they matter; null says that an object is absent."
+    )
     return checked
+
+
+def check_frame(
+    annotations: list[dict], height: int, width: int, with_masks: bool
+) -> tuple[list[dict], list[tuple[dict, str]]]:
+    """Mark the annotations of a frame that cannot be used: unknown is not absent.
+
+    Args:
+        annotations: of one frame, in detectron2's format; not modified.
+        height, width: of the frame in pixels.
+        with_masks: whether masks are needed.
+
+    Returns:
+        The usable ones (crowd regions among them, masks normalized) and those with ``ignored``
+        True, which have no box any more; one outside the frame is missing, as the object is absent.
+        Then (annotation, reason) for all that cannot be used.
+    """
+    ignored = [x for x in annotations if x.get("ignored")]
+    usable, problems = usable_annotations(
+        [x for x in annotations if not x.get("ignored")], height, width, with_masks
+    )
+    unknown = [_ignored(x, reason) for x, reason in problems if reason != OUTSIDE]
+    marked = [(x, x.get("reason", "marked as ignored")) for x in ignored]
+    return usable + ignored + unknown, marked + problems
+
+
+def _ignored(annotation: dict, reason: str) -> dict:
+    kept = {key: annotation[key] for key in ("id", "category_id") if key in annotation}
+    return {**kept, "iscrowd": 0, "ignored": True, "reason": reason}
 
 
 def _check_video(record: dict, with_masks: bool, report: SkipReport) -> dict:
@@ -53,8 +87,8 @@ def _check_video(record: dict, with_masks: bool, report: SkipReport) -> dict:
     for t, frame in enumerate(record["annotations"]):
         if not with_masks:
             frame = [{k: v for k, v in x.items() if k != "segmentation"} for x in frame]
-        usable, problems = usable_annotations(frame, *size, with_masks)
-        annotations.append(usable)
+        kept, problems = check_frame(frame, *size, with_masks)
+        annotations.append(kept)
         for annotation, problem in problems:
             place = f"video {record['video_id']}, frame {t}: {record['file_names'][t]}"
             report.add(problem, annotation, {"file_name": place})
@@ -128,10 +162,11 @@ class _Files:
 
 
 def without_empty_videos(dicts: list[dict], name: str) -> list[dict]:
-    """The videos that have an object which is not a crowd region; says which have none."""
+    """The videos with an object that is no crowd region and has a box; says which have none."""
     kept, empty = [], []
     for record in dicts:
-        has_object = any(not x.get("iscrowd", 0) for f in record["annotations"] for x in f)
+        objects = (x for frame in record["annotations"] for x in frame)
+        has_object = any(not x.get("iscrowd", 0) and not x.get("ignored") for x in objects)
         (kept if has_object else empty).append(record)
     if empty:
         shown = ", ".join(f"{x['video_id']} ({x['file_names'][0]})" for x in empty[:_EXAMPLES])

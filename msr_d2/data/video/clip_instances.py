@@ -38,12 +38,13 @@ def clip_instances(
     Boxes come from the annotated boxes: exactly under resizing and flips. Rotation and crop leave
     no tight box of them; the result is then the box around the transformed corners, cut off at the
     image, and with masks the tight box of the transformed mask instead. An object without any area
-    left in a frame is absent there, and one that is absent in all frames has no row.
+    left in a frame is absent there, and one that is absent in all frames has no row. Neither has
+    one that is ``ignored`` in a frame: it may be visible there, so it is not trained as absent.
 
     Args:
         annotations: for each of the T frames a list of dicts with ``id``, ``category_id``,
-            ``bbox``, ``bbox_mode`` and with masks ``segmentation`` (polygons or compressed RLE);
-            no crowd regions.
+            ``bbox``, ``bbox_mode`` and with masks ``segmentation`` (polygons or compressed RLE),
+            or ``id`` and ``ignored`` True; no crowd regions.
         transforms: for each frame.
         size: height and width of the frames after the transforms, in pixels.
         with_masks: give ``gt_masks``; without, ``segmentation`` is not even looked at.
@@ -52,6 +53,8 @@ def clip_instances(
         for each frame ``Instances`` with N rows sorted by id: ``gt_boxes`` (zeros where absent),
         ``gt_classes`` (also where absent), ``gt_ids`` (-1 where absent) and ``gt_masks``.
     """
+    ignored = {x["id"] for frame in annotations for x in frame if x.get("ignored")}
+    annotations = [[x for x in frame if x["id"] not in ignored] for frame in annotations]
     classes = {x["id"]: x["category_id"] for frame in annotations for x in frame}
     ids = sorted(classes)
     rows = {number: row for row, number in enumerate(ids)}

@@ -10,10 +10,10 @@ from detectron2.config import CfgNode, configurable
 from fvcore.transforms.transform import TransformList
 
 from ..bad_images import BAD_IMAGE_ERRORS, BadImages
-from ..checks import usable_annotations
 from ..mapper import MAPPER_REGISTRY, InstanceMapper
 from .augmentation import ClipAugmentation, draw_transforms, resized_shape
 from .augmentation_config import build_clip_augmentations
+from .checks import check_frame
 from .clip_instances import clip_instances
 from .frames import FrameSequence, read_frame, to_tensor
 from .pseudo_clips import PseudoClips
@@ -224,7 +224,7 @@ class _BadFrame(Exception):
 def _usable(annotations: list[dict], height: int, width: int, with_masks: bool) -> list[dict]:
     # What is left out here was named when the data set was checked.
     objects = [x for x in annotations if not x.get("iscrowd", 0)]
-    return usable_annotations(objects, height, width, with_masks)[0]
+    return check_frame(objects, height, width, with_masks)[0]
 
 
 def _about_video(record: dict) -> dict:

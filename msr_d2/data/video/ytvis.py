@@ -1,20 +1,30 @@
 """Reading YouTube-VIS annotations: one entry per object, with lists over the frames.
 
 ``segmentations`` may be missing: boxes are all that box supervision needs. Masks are kept as they
-stand in the file and are neither decoded nor checked here, but where masks are trained on.
+stand in the file and are neither decoded nor checked here, but where masks are trained on; only
+where a mask has no box is it looked at, for its box.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
+from ..annotations import ZERO_AREA
 from ..coco import class_names, read_annotation_json
 from ..errors import DatasetError
+from ..ytvis_checks import (
+    IGNORED_FRAMES,
+    check_categories,
+    check_ids,
+    check_object,
+    check_videos,
+    mask_box,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +44,33 @@ def load_ytvis_instances(json_file: str, image_root: str, name: str) -> list[dic
         for each video ``file_names`` (length T), ``height``, ``width``, ``length``, ``video_id``
         and ``annotations``: for each of its T frames a list of dicts with ``id`` (of the object,
         the same in all frames), ``category_id`` (from 0), ``iscrowd``, ``bbox``, ``bbox_mode`` and,
-        where the file has it, ``segmentation``. A frame whose box is null lacks the object.
+        where the file has it, ``segmentation``. A frame whose box and mask are null lacks the
+        object; a mask without a box gets one. Where it is not known whether the object is visible
+        (``ignored_frames`` of the file, a mask that gives no box), the frame has ``ignored`` True
+        and ``reason`` instead of box and mask.
 
     Raises:
         DatasetError: if the file is missing or is not valid; names video, annotation and cure.
     """
     content = read_annotation_json(json_file, name, "videos")
+    where = f"'{json_file}'"
     to_contiguous = _set_classes(content, json_file, name)
-    _check_video_ids(content["videos"], json_file)
-    objects = _group_by_video(content, json_file)
+    check_videos(content["videos"], where)
+    objects = _group_by_video(content, where)
     dicts = []
     for video in sorted(content["videos"], key=lambda video: video["id"]):
-        record = _video_record(video, image_root, json_file)
-        record["annotations"] = [[] for _ in range(record["length"])]
+        record = _video_record(video, image_root)
         for annotation in objects[video["id"]]:
-            _add_object(annotation, record, to_contiguous, json_file)
+            check_object(annotation, video, to_contiguous, where)
+            _add_object(annotation, record, to_contiguous)
         dicts.append(record)
     logger.info("Loaded %d videos of '%s' from %s", len(dicts), name, json_file)
     return dicts
 
 
 def _set_classes(content: dict, json_file: str, name: str) -> dict[int, int]:
+    check_categories(content["categories"], f"'{json_file}'")
     ids = sorted(category["id"] for category in content["categories"])
-    if len(set(ids)) != len(ids):
-        raise DatasetError(f"'{json_file}' has two categories with the same id; ids: {ids}.")
     metadata, names = MetadataCatalog.get(name), class_names(content)
     known = metadata.get("thing_classes")
     if known is not None and list(known) != names:
@@ -71,93 +84,61 @@ def _set_classes(content: dict, json_file: str, name: str) -> dict[int, int]:
     return metadata.thing_dataset_id_to_contiguous_id
 
 
-def _check_video_ids(videos: list[dict], json_file: str) -> None:
-    counts = Counter(video.get("id") for video in videos)
-    for number, count in counts.items():
-        if not isinstance(number, int) or count > 1:
-            raise DatasetError(
-                f"'{json_file}' has a video with id {number!r}, which is used twice or is no "
-                "integer; number the videos 1..N."
-            )
-
-
-def _group_by_video(content: dict, json_file: str) -> dict[int, list[dict]]:
+def _group_by_video(content: dict, where: str) -> dict[int, list[dict]]:
+    annotations = content.get("annotations") or []
+    check_ids(annotations, "annotation", where)
     video_ids = {video["id"] for video in content["videos"]}
-    objects, seen, strays = defaultdict(list), set(), 0
-    for annotation in content.get("annotations") or []:
-        number = annotation.get("id")
-        if not isinstance(number, int) or number < 0 or number in seen:
-            raise DatasetError(
-                f"'{json_file}' has an annotation with id {number!r}, which is used twice or is no "
-                "non-negative integer; number the annotations 1..N."
-            )
-        seen.add(number)
-        if annotation.get("video_id") in video_ids:
-            objects[annotation["video_id"]].append(annotation)
+    objects, strays = defaultdict(list), 0
+    for annotation in annotations:
+        number = annotation.get("video_id")
+        if isinstance(number, int) and number in video_ids:
+            objects[number].append(annotation)
         else:
             strays += 1
     if strays:
-        logger.warning("%d annotations of '%s' belong to no video in it.", strays, json_file)
+        logger.warning("%d annotations of %s belong to no video in it.", strays, where)
     return objects
 
 
-def _video_record(video: dict, image_root: str, json_file: str) -> dict:
-    where = f"video id {video['id']} of '{json_file}'"
-    missing = [key for key in ("file_names", "height", "width") if key not in video]
-    if missing:
-        raise DatasetError(f"{where} has no {missing}.")
-    names = video["file_names"]
-    if not isinstance(names, list) or not names:
-        raise DatasetError(f"{where} has no frames: 'file_names' is {names!r}. Remove the video.")
-    if video.get("length", len(names)) != len(names):
-        raise DatasetError(
-            f"{where} has length {video['length']}, but {len(names)} file_names "
-            f"(first: '{names[0]}'). Correct one of them."
-        )
+def _video_record(video: dict, image_root: str) -> dict:
+    length = len(video["file_names"])
     return {
-        "file_names": [os.path.join(image_root, name) for name in names],
+        "file_names": [os.path.join(image_root, name) for name in video["file_names"]],
         "height": video["height"],
         "width": video["width"],
-        "length": len(names),
+        "length": length,
         "video_id": video["id"],
+        "annotations": [[] for _ in range(length)],
     }
 
 
-def _add_object(annotation: dict, record: dict, to_contiguous: dict, json_file: str) -> None:
+def _add_object(annotation: dict, record: dict, to_contiguous: dict[int, int]) -> None:
     """Spread one object over the frames of its video."""
-    where = f"annotation {annotation['id']} (video {record['video_id']}) in '{json_file}'"
-    category = annotation.get("category_id")
-    if category not in to_contiguous:
-        raise DatasetError(
-            f"{where} has category_id={category}, which is not in 'categories' "
-            f"(ids {sorted(to_contiguous)})."
-        )
-    if not isinstance(annotation.get("bboxes"), list):
-        raise DatasetError(
-            f"{where} has no list 'bboxes'. Add one with [x, y, width, height] or null per frame."
-        )
-    _check_lengths(annotation, record, where)
+    nothing = [None] * record["length"]
     common = {
         "id": annotation["id"],
-        "category_id": to_contiguous[category],
+        "category_id": to_contiguous[annotation["category_id"]],
         "iscrowd": annotation.get("iscrowd") or 0,
-        "bbox_mode": BoxMode.XYWH_ABS,
     }
-    masks = annotation.get("segmentations") or [None] * record["length"]
-    for frame, box, mask in zip(record["annotations"], annotation["bboxes"], masks):
-        if box is not None:
-            has_mask = {} if mask is None else {"segmentation": mask}
-            frame.append({**common, "bbox": box, **has_mask})
+    size, ignored = (record["height"], record["width"]), annotation.get(IGNORED_FRAMES) or ()
+    boxes = nothing if annotation.get("bboxes") is None else annotation["bboxes"]
+    masks = annotation.get("segmentations") or nothing
+    for t, (frame, box, mask) in enumerate(zip(record["annotations"], boxes, masks)):
+        if t in ignored:
+            entry = {"ignored": True, "reason": f"listed in {IGNORED_FRAMES}"}
+        else:
+            entry = _frame_entry(box, mask, size)
+        if entry is not None:
+            frame.append({**common, **entry})
 
 
-def _check_lengths(annotation: dict, record: dict, where: str) -> None:
-    lists = {"bboxes": annotation["bboxes"]}
-    if annotation.get("segmentations"):
-        lists["segmentations"] = annotation["segmentations"]
-    for key, values in lists.items():
-        if len(values) != record["length"]:
-            raise DatasetError(
-                f"{where} has {len(values)} {key} for {record['length']} frames "
-                f"(first: '{record['file_names'][0]}'). Write one entry per frame, null where the "
-                "object is not visible."
-            )
+def _frame_entry(box: object, mask: object, size: tuple[int, int]) -> dict | None:
+    """What an object has in one frame; None where it is absent."""
+    if (box is None or box == []) and mask:
+        box, problem = mask_box(mask, *size)
+        if problem not in (None, ZERO_AREA):
+            return {"ignored": True, "reason": f"no box, and a mask that is no help: {problem}"}
+    if box is None or box == []:
+        return None
+    has_mask = {"segmentation": mask} if mask else {}
+    return {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, **has_mask}

@@ -302,8 +302,26 @@ def test_boxes_of_other_modes(tmp_path):
 
 
 def test_crowds_and_annotations_that_cannot_be_used_are_left_out(tmp_path):
-    record = video(tmp_path, [track(1, [A] * 3, iscrowd=1), track(2, [(5, 5, 5, 9), B, B])])
-    assert ids(mapper()(record)) == [[-1], [2], [2]]
+    record = video(tmp_path, [track(1, [A] * 3, iscrowd=1), track(2, [(96, 5, 99, 9), B, B])])
+    assert ids(mapper()(record)) == [[-1], [2], [2]]  # outside the image an object is absent
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_an_object_is_left_out_of_clips_with_a_frame_of_which_nothing_is_known(tmp_path, kind):
+    """Not absent there: it may be visible, and its mask must not be trained to zero."""
+    tracks = [track(1, [A] * 4, masks="string"), track(2, [C] * 4, masks="string")]
+    if kind == "box":
+        tracks[0]["bboxes"][1] = ["a", 1, 2, 3]
+    else:
+        tracks[0]["segmentations"][1] = {"size": [4, 4], "counts": [16]}
+    record = video(tmp_path, tracks, (4,))
+    assert ids(mapper(kind=kind, num_frames=4, frame_range=4)(record)) == [[2]] * 4
+    one = mapper(kind=kind, num_frames=2, frame_range=1)
+    for seed in range(12):
+        with seeded(seed):
+            item = one(record)
+        expected = [2] if 1 in item["frame_indices"] else [1, 2]
+        assert ids(item) == [expected] * 2
 
 
 def test_a_clip_without_objects(tmp_path):

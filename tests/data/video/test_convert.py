@@ -270,12 +270,15 @@ def test_unusable_boxes_and_masks_become_null(caplog):
         cleaned = check_ytvis(content, "mine.json")
     assert content == before
     assert [a["id"] for a in cleaned["annotations"]] == [1, 3]
+    assert "ignored_frames" not in cleaned["annotations"][0]  # outside is absent
+    assert cleaned["annotations"][1]["ignored_frames"] == [0]
     assert cleaned["annotations"][0]["bboxes"] == [None, None, [3, 2, 3, 4]]
     assert cleaned["annotations"][0]["areas"] == [None, None, 12]
     assert cleaned["annotations"][0]["segmentations"] == [None, None, None]
     assert cleaned["annotations"][1]["bboxes"] == [None, [1, 0, 5, 5]]
     assert cleaned["annotations"][1]["segmentations"] == [None, None]
-    for text in ("5 annotations", "mine.json", "outside the image: 1", "v4/0.jpg", "no box: 1"):
+    texts = ("5 annotations", "mine.json", "outside the image: 1", "v4/0.jpg")
+    for text in (*texts, "no box of four numbers: 1"):
         assert text in caplog.text
 
 
@@ -287,34 +290,33 @@ def test_video_without_annotations_and_no_annotations_at_all():
     assert coco_frames_to_ytvis(coco)["videos"] == make_ytvis()["videos"]
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda c: c["videos"][1].update(id=4), "video id 4 is used twice"),
-        (lambda c: c["videos"][1].update(id="4"), "video id '4' .* is no non-negative integer"),
-        (lambda c: c["annotations"][1].update(id=1), "annotation id 1 is used twice"),
-        (lambda c: c["categories"][1].update(id=2), "category id 2 is used twice"),
-        (lambda c: c["videos"][0].update(length=4), "video 4 has length 4 but 3 file_names"),
-        (lambda c: c["videos"][0].update(file_names=[]), "video 4 has no frames"),
-        (lambda c: c["videos"][0].update(width=0.5), "width 0.5"),
-        (lambda c: c["annotations"][0].update(video_id=5), "annotation 1 has video_id 5"),
-        (lambda c: c["annotations"][0]["bboxes"].pop(), "2 entries in 'bboxes' for the 3 frames"),
-        (lambda c: c["annotations"][0].update(areas=[1]), "1 entries in 'areas'"),
-        (lambda c: c["annotations"][0]["segmentations"].pop(), "2 entries in 'segmentations'"),
-    ],
-)
-def test_malformed_annotations(change, message):
+def test_an_annotation_of_no_video_is_an_error():
     content = make_ytvis()
-    change(content)
-    with pytest.raises(DatasetError, match=message):
+    content["annotations"][0]["video_id"] = 5
+    with pytest.raises(DatasetError, match="annotation 1 has video_id 5.*Add the video or take"):
         check_ytvis(content)
 
 
-def test_a_file_without_boxes_and_masks_is_an_error():
-    content = make_ytvis(masks=False)
-    del content["annotations"][0]["bboxes"]
-    with pytest.raises(DatasetError, match="annotation 1 has None in 'bboxes'"):
-        check_ytvis(content)
+@pytest.mark.parametrize("key", ["videos", "annotations", "categories"])
+def test_an_entry_that_is_no_object_is_an_error(key):
+    content = {**make_ytvis(), key: [*make_ytvis()[key], 7]}
+    with pytest.raises(DatasetError, match=f"of '{key}' is 7, not an object"):
+        ytvis_to_coco_frames(content)
+
+
+def test_frames_of_which_nothing_is_known_stay_known_as_such(caplog):
+    content = make_ytvis()
+    first, second, third = content["annotations"]
+    first["bboxes"] = [[40, 2, 3, 4], [1, 1, 0, 0], [3, 2, 3, 4]]  # outside, broken, right
+    first["segmentations"] = None
+    first["ignored_frames"] = [0]
+    cleaned = check_ytvis(content)
+    assert cleaned["annotations"][0]["ignored_frames"] == [0, 1]
+    assert "ignored_frames" not in cleaned["annotations"][1]
+    assert check_ytvis(cleaned) == cleaned
+    caplog.clear()
+    ytvis_to_coco_frames(cleaned)
+    assert "1 objects have 'ignored_frames' (first: annotation 1)" in caplog.text
 
 
 # ---- MOT

@@ -33,8 +33,11 @@ def cfg_for(*entries, **keys):
 
 
 def kept(records):
-    """Ids of the annotations of every frame of every video."""
-    return [[[x["id"] for x in frame] for frame in r["annotations"]] for r in records]
+    """Ids of the annotations of every frame of every video, negative where they are ignored."""
+    return [
+        [[-x["id"] if x.get("ignored") else x["id"] for x in frame] for frame in r["annotations"]]
+        for r in records
+    ]
 
 
 def test_a_missing_frame_is_taken_out_and_named(tmp_path, caplog):
@@ -72,7 +75,9 @@ def test_boxes_that_cannot_be_used_are_named_with_video_and_frame(tmp_path, capl
         track(3, [A, A, A], iscrowd=1),
     ]
     (record,) = load_train_dicts(cfg_for(write_videos(tmp_path, tracks)))
-    assert kept([record]) == [[[1, 3], [2, 3], [1, 2, 3]]]
+    # The box without area may hide an object, the one outside the image cannot.
+    assert kept([record]) == [[[1, 3], [2, 3, -1], [1, 2, 3]]]
+    assert record["annotations"][1][2].keys().isdisjoint({"bbox", "segmentation"})
     assert "box without width or height: 1; annotation 1 (video 1, frame 1: " in caplog.text
     assert "box outside the image: 1; annotation 2 (video 1, frame 0: " in caplog.text
 
@@ -85,9 +90,25 @@ def test_masks_that_cannot_be_used_are_named_where_masks_are_needed(tmp_path, ca
     assert kept(load_train_dicts(cfg_for(entry))) == [[[1, 2]] * 3]
     assert "left out" not in caplog.text
     cfg = cfg_for(entry, MODEL__MASK_FREE__SUPERVISION="mask")
-    assert kept(load_train_dicts(cfg)) == [[[1, 2], [2], [1]]]
+    assert kept(load_train_dicts(cfg)) == [[[1, 2], [2, -1], [1, -2]]]
     assert "run-length mask of another size than the image: 1; annotation 1" in caplog.text
     assert "no segmentation: 1; annotation 2 (video 1, frame 2" in caplog.text
+
+
+@pytest.mark.parametrize("box", [["a", 1, 2, 3], 5, "box", [1, 2], [True, 1, 2, 3], {}])
+def test_a_box_that_is_none_is_named(tmp_path, caplog, box):
+    bad = {**track(1, [A] * 3), "bboxes": [[8, 4, 22, 16], box, None], "ignored_frames": [2]}
+    (record,) = load_train_dicts(cfg_for(write_videos(tmp_path, [bad])))
+    assert kept([record]) == [[[1], [-1], [-1]]]
+    assert "no box of four numbers: 1; annotation 1 (video 1, frame 1: " in caplog.text
+    assert "listed in ignored_frames: 1; annotation 1 (video 1, frame 2: " in caplog.text
+    assert "left out of all clips that contain the frame" in caplog.text
+
+
+def test_a_video_of_ignored_objects_alone_is_empty(tmp_path, caplog):
+    tracks = [track(1, [A] * 2, ignored_frames=[0, 1]), track(2, [None, B], video_id=2)]
+    entry = write_videos(tmp_path, tracks, (2, 2))
+    assert [x["video_id"] for x in load_train_dicts(cfg_for(entry))] == [2]
 
 
 def test_masks_that_are_needed_but_missing(tmp_path):

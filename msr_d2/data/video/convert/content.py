@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 
-from ...annotations import NO_BOX, ZERO_AREA, find_problem, normalize_segmentation
+from ...annotations import OUTSIDE, ZERO_AREA, find_problem
 from ...coco import read_annotation_json
 from ...errors import DatasetError
 from ...report import SkipReport
+from ...ytvis_checks import (
+    IGNORED_FRAMES,
+    check_categories,
+    check_ids,
+    check_object,
+    check_videos,
+    is_integer,
+    mask_box,
+)
 
 Content = Mapping[str, object]
 FRAME_LISTS = ("bboxes", "areas", "segmentations")  # one entry a frame each
@@ -29,16 +36,27 @@ def read_content(source: Content | str | os.PathLike, units: str) -> tuple[dict,
         units: the list of what is annotated, "images" (COCO) or "videos" (YouTube-VIS).
 
     Raises:
-        DatasetError: if the file is missing, is not json, or lacks ``units`` or categories.
+        DatasetError: if the file is missing, is not json, or lacks ``units`` or categories, or
+            one of their entries is no object.
     """
-    if not isinstance(source, Mapping):
+    if isinstance(source, Mapping):
+        content, where = dict(source), "the given annotations"
+    else:
         path = os.fspath(source)
-        return read_annotation_json(path, os.path.basename(path), units), f"'{path}'"
-    where = "the given annotations"
-    for key in (units, "categories"):
-        if not isinstance(source.get(key), list):
-            raise DatasetError(f"{where} have no list '{key}'.")
-    return dict(source), where
+        content, where = read_annotation_json(path, os.path.basename(path), units), f"'{path}'"
+    for key in (units, "categories", "annotations"):
+        values = content.get(key)
+        if values is None and key == "annotations":
+            continue
+        if not isinstance(values, list):
+            raise DatasetError(f"{where}: no list '{key}'. Add one.")
+        wrong = [i for i, value in enumerate(values) if not isinstance(value, Mapping)]
+        if wrong:
+            raise DatasetError(
+                f"{where}: number {wrong[0]} (from 0) of '{key}' is {values[wrong[0]]!r:.60}, not "
+                "an object {'id': ..., ...}. Correct it or take it out."
+            )
+    return content, where
 
 
 def write_annotation_json(content: Content, path: str | os.PathLike) -> None:
@@ -53,10 +71,14 @@ def write_annotation_json(content: Content, path: str | os.PathLike) -> None:
 def check_ytvis(content: Content, where: str = "the annotations") -> dict:
     """Check annotations in YouTube-VIS format, and take out what no training can use.
 
-    A box without area or outside the frame becomes null, as does a mask that is malformed or of
-    another size (its box stays). Objects that are left with no box at all go. Where a mask has no
-    box, its box is filled in; missing areas become those of the boxes. What was taken out is
-    logged once, with reasons and examples.
+    A box that is malformed, without area or outside the frame becomes null, as does a mask that is
+    malformed or of another size (its box stays). Objects that are left with no box at all go. Where
+    a mask has no box, its box is filled in; missing areas become those of the boxes. What was taken
+    out is logged once, with reasons and examples.
+
+    Null says that the object is absent. That is known of a box outside the frame and of a mask
+    without a pixel; the other frames that have lost their box are listed in the object's
+    ``ignored_frames``, so that no training takes it for absent there.
 
     Args:
         content: parsed json; not modified.
@@ -69,82 +91,28 @@ def check_ytvis(content: Content, where: str = "the annotations") -> dict:
         DatasetError: for ids used twice, unknown videos or categories, and lists that do not have
             one entry a frame; names the object and the cure.
     """
-    _check_ids(content["categories"], "category", where)
-    _check_ids(content["videos"], "video", where)
-    _check_ids(content.get("annotations") or [], "annotation", where)
-    for video in content["videos"]:
-        _check_video(video, where)
+    check_categories(content["categories"], where)
+    check_videos(content["videos"], where)
+    check_ids(content.get("annotations") or [], "annotation", where)
     videos = {video["id"]: video for video in content["videos"]}
     categories = {category["id"] for category in content["categories"]}
     report, annotations = SkipReport(where), []
     for annotation in content.get("annotations") or []:
-        _check_object(annotation, videos, categories, where)
-        cleaned = _clean(annotation, videos[annotation["video_id"]], report)
+        number = annotation.get("video_id")
+        if not is_integer(number) or number not in videos:
+            raise DatasetError(
+                f"{where}: annotation {annotation['id']} has video_id {number!r}, which is not in "
+                "'videos'. Add the video or take the annotation out."
+            )
+        check_object(annotation, videos[number], categories, where, FRAME_LISTS)
+        cleaned = _clean(annotation, videos[number], report)
         if any(box is not None for box in cleaned["bboxes"]):
             annotations.append(cleaned)
-    report.log(cure="Correct the source if they matter.")
+    report.log(
+        cure=f"Frames without a usable box are listed in '{IGNORED_FRAMES}', unless the object "
+        "lies outside the image. Correct the source if they matter."
+    )
     return {**content, "annotations": annotations}
-
-
-def mask_box(segmentation: dict | list, height: int, width: int) -> list[float] | None:
-    """Box [x, y, w, h] in pixels of a segmentation; None if it is malformed or empty."""
-    segmentation, problem = normalize_segmentation(segmentation)
-    if problem is not None:
-        return None
-    if isinstance(segmentation, list):
-        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    box = mask_util.toBbox(segmentation).tolist()
-    return box if box[2] > 0 and box[3] > 0 else None
-
-
-def _check_ids(items: list[dict], kind: str, where: str) -> None:
-    for item, count in Counter(item.get("id") for item in items).items():
-        if isinstance(item, bool) or not isinstance(item, int) or item < 0 or count > 1:
-            raise DatasetError(
-                f"{where}: {kind} id {item!r} is used twice or is no non-negative integer; "
-                "number them 1..N."
-            )
-
-
-def _check_video(video: dict, where: str) -> None:
-    where = f"{where}: video {video['id']}"
-    for key in ("height", "width"):
-        value = video.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise DatasetError(f"{where} has {key} {value!r}; it must be a number of pixels.")
-    names = video.get("file_names")
-    if not isinstance(names, list) or not names:
-        raise DatasetError(f"{where} has no frames: 'file_names' is {names!r}. Remove the video.")
-    if video.get("length", len(names)) != len(names):
-        raise DatasetError(
-            f"{where} has length {video['length']} but {len(names)} file_names (first: "
-            f"'{names[0]}'). Correct one of them."
-        )
-
-
-def _check_object(annotation: dict, videos: dict, categories: set[int], where: str) -> None:
-    where = f"{where}: annotation {annotation['id']}"
-    if annotation.get("video_id") not in videos:
-        raise DatasetError(
-            f"{where} has video_id {annotation.get('video_id')!r}, which is not in 'videos'. Add "
-            "the video or take the annotation out."
-        )
-    if annotation.get("category_id") not in categories:
-        raise DatasetError(
-            f"{where} has category_id {annotation.get('category_id')!r}, which is not in "
-            f"'categories' (ids {sorted(categories)})."
-        )
-    length = len(videos[annotation["video_id"]]["file_names"])
-    for key in FRAME_LISTS:
-        values = annotation.get(key)
-        if values is None and (key != "bboxes" or annotation.get("segmentations")):
-            continue
-        if not isinstance(values, list) or len(values) != length:
-            found = f"{len(values)} entries" if isinstance(values, list) else repr(values)
-            raise DatasetError(
-                f"{where} has {found} in '{key}' for the {length} frames of video "
-                f"{annotation['video_id']}. Write one a frame, null where it is not visible."
-            )
 
 
 def _clean(annotation: dict, video: dict, report: SkipReport) -> dict:
@@ -152,17 +120,21 @@ def _clean(annotation: dict, video: dict, report: SkipReport) -> dict:
     size, length = (video["height"], video["width"]), len(video["file_names"])
     boxes = annotation.get("bboxes") or [None] * length
     masks = annotation.get("segmentations") or [None] * length
-    cleaned = []
-    for file_name, box, mask in zip(video["file_names"], boxes, masks):
+    cleaned, ignored = [], set(annotation.get(IGNORED_FRAMES) or ())
+    for t, (box, mask) in enumerate(zip(boxes, masks)):
         box, mask, problem = _clean_frame(box, mask, size)
         cleaned.append((box, mask))
         if problem is not None:
-            report.add(problem, annotation, {"file_name": file_name})
+            report.add(problem, annotation, {"file_name": video["file_names"][t]})
+        if box is None and problem not in (None, OUTSIDE, ZERO_AREA):
+            ignored.add(t)
     result = {**annotation, "bboxes": [box for box, _ in cleaned]}
-    if annotation.get("segmentations") is not None:
+    if annotation.get("segmentations"):
         result["segmentations"] = [mask for _, mask in cleaned]
-    if annotation.get("areas") is not None:
+    if annotation.get("areas"):
         result["areas"] = list(map(_area, annotation["areas"], result["bboxes"]))
+    if ignored:
+        result[IGNORED_FRAMES] = sorted(ignored)
     return result
 
 
@@ -170,14 +142,12 @@ def _clean_frame(
     box: object, mask: object, size: tuple[int, int]
 ) -> tuple[list | None, object, str | None]:
     """Box and mask of one frame, None where they cannot be used, and the reason for it."""
-    mask_problem = _mask_problem(mask, size) if mask else None
-    mask = mask if mask and mask_problem is None else None
-    if box is None and mask is not None:
-        box = mask_box(mask, *size)
-        mask_problem = ZERO_AREA if box is None else None
-    if box is None:
-        return None, None, mask_problem
-    box_problem = _box_problem(box, size)
+    found, mask_problem = mask_box(mask, *size) if mask else (None, None)
+    mask = mask if found is not None else None
+    if box is None or box == []:
+        return found, mask, mask_problem
+    record = {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS}
+    box_problem = find_problem(record, *size, with_mask=False)
     return (None, None, box_problem) if box_problem else (box, mask, mask_problem)
 
 
@@ -185,19 +155,6 @@ def _area(area: float | None, box: list[float] | None) -> float | None:
     if box is None:
         return None
     return box_area(box) if area is None else area
-
-
-def _box_problem(box: object, size: tuple[int, int]) -> str | None:
-    numbers = isinstance(box, (list, tuple)) and len(box) == 4
-    if not numbers or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in box):
-        return NO_BOX
-    return find_problem({"bbox": box, "bbox_mode": BoxMode.XYWH_ABS}, *size, with_mask=False)
-
-
-def _mask_problem(mask: object, size: tuple[int, int]) -> str | None:
-    mask, problem = normalize_segmentation(mask)
-    record = {"bbox": [0, 0, 1, 1], "segmentation": mask}  # the box is judged by itself
-    return problem or find_problem(record, *size, with_mask=True)
 
 
 def box_area(box: list[float]) -> float:

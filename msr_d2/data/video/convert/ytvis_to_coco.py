@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
+from ...ytvis_checks import IGNORED_FRAMES
 from .content import Content, box_area, check_ytvis, read_content
+
+logger = logging.getLogger(__name__)
 
 
 def ytvis_to_coco_frames(source: Content | str | os.PathLike) -> dict:
     """Spread videos and tracks of a YouTube-VIS json over COCO images and annotations.
 
     Images get ``video_id`` and ``frame_id`` (from 0), annotations ``video_id`` and ``track_id``
-    (the object's id, or its own ``track_id``). Frames without an object stay as images.
+    (the object's id, or its own ``track_id``). Frames without an object stay as images. COCO's
+    format cannot say that nothing is known of an object in a frame: ``ignored_frames`` are lost,
+    with a warning.
 
     Args:
         source: path of the json file, or what it holds; not modified.
@@ -25,6 +31,7 @@ def ytvis_to_coco_frames(source: Content | str | os.PathLike) -> dict:
     for video in ytvis["videos"]:
         first_image[video["id"]] = len(images) + 1
         images += _images(video, len(images) + 1)
+    _warn_of_ignored_frames(ytvis["annotations"], where)
     annotations = []
     for item in ytvis["annotations"]:
         for t, box in enumerate(item["bboxes"]):
@@ -35,6 +42,16 @@ def ytvis_to_coco_frames(source: Content | str | os.PathLike) -> dict:
     videos = [{k: v for k, v in x.items() if k not in dropped} for x in ytvis["videos"]]
     content = {"info": ytvis.get("info", {}), "videos": videos, "images": images}
     return {**content, "categories": ytvis["categories"], "annotations": annotations}
+
+
+def _warn_of_ignored_frames(annotations: list[dict], where: str) -> None:
+    ignored = [item["id"] for item in annotations if item.get(IGNORED_FRAMES)]
+    if ignored:
+        logger.warning(
+            "%s: %d objects have '%s' (first: annotation %s), which COCO's format lacks: the "
+            "objects look absent in these frames. Leave their images out if they matter.",
+            *(where, len(ignored), IGNORED_FRAMES, ignored[0]),
+        )
 
 
 def _images(video: dict, first_id: int) -> list[dict]:
