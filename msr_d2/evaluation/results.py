@@ -72,7 +72,12 @@ def evaluate_coco_results(
 
 def _load_ground_truth(path: PathLike) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
-        coco_gt = COCO(os.fspath(path))
+        try:
+            coco_gt = COCO(os.fspath(path))
+        except AssertionError as error:
+            raise ValueError(
+                f"{path} holds no ground truth, in COCO's or YouTube-VIS's format: {error}"
+            ) from error
     if "annotations" not in coco_gt.dataset:
         raise ValueError(
             f"{path} has no annotations, as the files of test sets: only its test server can "
