@@ -3,11 +3,12 @@
 
     python scripts/convert_annotations.py coco-frames-to-ytvis --input frames.json --output vis.json
     python scripts/convert_annotations.py ytvis-to-coco-frames --input vis.json --output frames.json
-    python scripts/convert_annotations.py mot-to-ytvis --input MOT17/train --output vis.json
+    python scripts/convert_annotations.py mot-to-ytvis --input MOT17/train/*-FRCNN --output vis.json
     python scripts/convert_annotations.py fill-boxes --input vis.json --output filled.json
     python scripts/convert_annotations.py split --input vis.json --share 0.2 --seed 0 \\
         --output train.json val.json
 
+MOT17 has each sequence three times, once for each detector: the pattern takes one of them.
 fill-boxes makes masks of boxes, which is a baseline and no replacement for masks.
 What cannot be used is named and left out; what cannot be converted is an error.
 """

@@ -340,7 +340,8 @@ def test_sequence_by_hand(tmp_path, caplog):
         "1,7,3,4,5,6,1,1,0.5",
         "3,7,28,18,10,10,1,1,0.25",  # reaches beyond the frame
         "4,7,40,1,5,5,1,1,0.25",  # outside
-        "1,8,1,1,4,4,0,1,1.0",  # ignored
+        "1,8,1,1,4,4,0,1,1.0",  # ignored, as is the object
+        "3,3,5,5,2,2,0,1,1.0",  # ignored
         "1,9,1,1,4,4,1,3,1.0",  # a car
         "1,3,5,5,2,2,1,1,0",  # not visible
         "2,3,5.5,5,2,2.25,1,1,0.1",
@@ -362,11 +363,13 @@ def test_sequence_by_hand(tmp_path, caplog):
     assert content["categories"] == [{"id": 1, "name": "pedestrian"}]
     third, seventh = content["annotations"]
     assert (third["track_id"], seventh["track_id"]) == (3, 7)
+    assert third["ignored_frames"] == [2] and "ignored_frames" not in seventh
     assert third["bboxes"] == [None, [4.5, 4, 2, 2.25], None, None]
     assert seventh["bboxes"] == [[2, 3, 5, 6], [0, 0, 5, 6], [27, 17, 3, 3], None]
     assert seventh["areas"] == [30, 30, 9, None]
     assert "segmentations" not in seventh
-    for text in ("ignored (conf 0)': 1", "class 3 (car)': 1", "not visible': 1", "outside"):
+    texts = ("ignored (conf 0)': 2", "class 3 (car)': 1", "(visibility 0)': 1", "outside")
+    for text in (*texts, "listed in its 'ignored_frames'"):
         assert text in caplog.text
 
 
@@ -386,6 +389,7 @@ def test_classes_and_visibility(tmp_path):
     content = mot_to_ytvis(folder, classes=MOT_CLASSES, min_visibility=0.5)
     (kept,) = content["annotations"]
     assert kept["bboxes"][:2] == [None, [0, 0, 5, 5]] and len(content["categories"]) == 13
+    assert kept["ignored_frames"] == [0]  # something of it is to be seen there
     content = mot_to_ytvis(folder, classes={3: "vehicle"})
     assert [a["category_id"] for a in content["annotations"]] == [3]
 
@@ -406,6 +410,21 @@ def test_folder_of_sequences_and_lists_of_files(tmp_path):
     assert mot_to_ytvis(files) == content
     with pytest.raises(DatasetError, match="two sequences have the name 'A'"):
         mot_to_ytvis([files[0], tmp_path])
+
+
+def test_the_same_sequence_under_several_names_is_named(tmp_path, caplog):
+    for detector, row in (("DPM", 1), ("FRCNN", 1), ("SDP", 1), ("other", 2)):
+        make_sequence(tmp_path / f"MOT17-02-{detector}", [f"1,1,{row},1,5,5,1,1,1"])
+    (tmp_path / "README").write_text("a stray file in a folder of sequences does not matter")
+    assert len(mot_to_ytvis(tmp_path)["videos"]) == 4
+    assert "2 of 4 sequences have the ground truth of another" in caplog.text
+    assert "'MOT17-02-FRCNN' is 'MOT17-02-DPM', 'MOT17-02-SDP' is 'MOT17-02-DPM'" in caplog.text
+    assert "MOT17/train/*-FRCNN" in caplog.text
+    caplog.clear()
+    assert len(mot_to_ytvis([tmp_path / f"MOT17-02-{x}" for x in ("DPM", "other")])["videos"]) == 2
+    assert "ground truth of another" not in caplog.text
+    with pytest.raises(DatasetError, match="README.*no ground truth, leave it out.*-FRCNN"):
+        mot_to_ytvis([tmp_path / "MOT17-02-DPM", tmp_path / "README"])
 
 
 def test_a_text_file_without_seqinfo(tmp_path):

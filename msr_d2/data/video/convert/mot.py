@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DatasetError
+from ...ytvis_checks import IGNORED_FRAMES
 from .content import box_area, check_ytvis
 from .mot_sequence import MotSequence, find_sequences
 
@@ -59,17 +60,23 @@ def mot_to_ytvis(
 ) -> dict:
     """Convert MOT ground truth to YouTube-VIS annotations without masks.
 
-    Rows with ``conf`` 0 are ignored, as the format says. Boxes are cut at the borders of the frame;
-    an object has null where its box lies outside, or its visibility is 0 or below
-    ``min_visibility``. What was left out is logged. ``file_names`` start with the name of the
-    sequence: the image folder is the one that holds the sequences.
+    Boxes are cut at the borders of the frame. An object is absent (null) in frames where it has no
+    row, its box lies outside, or its visibility is 0, as nothing of it is to be seen there. Rows
+    that are not used though something may be seen (``conf`` 0, which the format says to ignore,
+    visibility below ``min_visibility``, or a class that is not kept) become ``ignored_frames`` of
+    the object: it is left out of training clips with such a frame, instead of being trained as
+    absent. An object without any other row is left out. What was left out is logged.
+
+    ``file_names`` start with the name of the sequence: the image folder is the one that holds the
+    sequences. MOT17 has each sequence three times, once for each detector, with the same images
+    and ground truth; sequences with equal ground truth are named in a warning.
 
     Args:
         source: a sequence folder (with ``seqinfo.ini``), a folder of such, a ``gt.txt``, or several
             of these.
         classes: class ids to keep and their names; pedestrians only if None (``MOT_CLASSES`` has
             all). Rows of other classes are left out.
-        min_visibility: in [0, 1].
+        min_visibility: in [0, 1]; the boxes of MOT are those of whole objects, also of hidden ones.
         size, length: (height, width) in pixels and number of frames, for a ``gt.txt`` without
             ``seqinfo.ini``; the length is the last frame with a box if None.
 
@@ -82,17 +89,23 @@ def mot_to_ytvis(
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     sequences = [s for item in sources for s in find_sequences(Path(item), size, length)]
     _check_names(sequences)
+    _warn_of_copies(sequences)
     videos, annotations, left_out = [], [], Counter()
     for sequence in sequences:
         rows = _read_rows(sequence.ground_truth)
         sequence = sequence.with_length(max((row.frame + 1 for row in rows), default=0))
         videos.append(_video(sequence, len(videos) + 1))
-        for track, members in _tracks(rows, classes, min_visibility, left_out).items():
-            item = _object(track, members, sequence, left_out)
+        tracks, ignored = _tracks(rows, classes, min_visibility, left_out)
+        for track, members in tracks.items():
+            item = _object(track, members, ignored.get(track, ()), sequence, left_out)
             if item is not None:
                 annotations.append({"id": len(annotations) + 1, "video_id": len(videos), **item})
     if left_out:
-        logger.warning("Boxes that were left out: %s.", dict(left_out))
+        logger.warning(
+            "Boxes that were left out: %s. Where nothing is to be seen the object is absent; other "
+            "frames of an object that stays are listed in its '%s'.",
+            *(dict(left_out), IGNORED_FRAMES),
+        )
     categories = [{"id": i, "name": name} for i, name in sorted(classes.items())]
     content = {"info": {"description": "MOT ground truth"}, "videos": videos}
     content.update(categories=categories, annotations=annotations)
@@ -103,6 +116,23 @@ def _check_names(sequences: list[MotSequence]) -> None:
     for name, count in Counter(sequence.name for sequence in sequences).items():
         if count > 1:
             raise DatasetError(f"two sequences have the name '{name}'; convert them one by one.")
+
+
+def _warn_of_copies(sequences: list[MotSequence]) -> None:
+    first_of: dict[bytes, str] = {}
+    copies = []
+    for sequence in sequences:
+        path = sequence.ground_truth
+        content = path.read_bytes() if path.is_file() else b""  # a missing one is named later
+        first = first_of.setdefault(content, sequence.name) if content.strip() else sequence.name
+        if first != sequence.name:
+            copies.append(f"'{sequence.name}' is '{first}'")
+    if copies:
+        logger.warning(
+            "%d of %d sequences have the ground truth of another one: %s%s. MOT17 has each "
+            "sequence once for each detector; give those of one alone, as MOT17/train/*-FRCNN.",
+            *(len(copies), len(sequences), ", ".join(copies[:3]), ", ..." if copies[3:] else ""),
+        )
 
 
 def _read_rows(path: Path) -> list[_Row]:
@@ -155,22 +185,34 @@ def _parse(line: str, where: str) -> _Row:
 
 def _tracks(
     rows: list[_Row], classes: Mapping[int, str], min_visibility: float, left_out: Counter
-) -> dict[int, list[_Row]]:
-    """The rows that count, by object; objects in the order of their ids."""
+) -> tuple[dict[int, list[_Row]], dict[int, list[_Row]]]:
+    """By object, in the order of their ids: the rows that count, and those that may be seen."""
     tracks: dict[int, list[_Row]] = {}
+    ignored: dict[int, list[_Row]] = {}
     for row in rows:
+        reason = None
+        if row.visibility == 0:
+            left_out["not visible (visibility 0)"] += 1
+            continue
         if row.ignored:
-            left_out["ignored (conf 0)"] += 1
+            reason = "ignored (conf 0)"
         elif row.category not in classes:
-            left_out[f"class {row.category} ({MOT_CLASSES.get(row.category, 'unknown')})"] += 1
-        elif row.visibility == 0 or (row.visibility or 1.0) < min_visibility:
-            left_out["not visible"] += 1
-        else:
-            tracks.setdefault(row.track, []).append(row)
-    return dict(sorted(tracks.items()))
+            reason = f"class {row.category} ({MOT_CLASSES.get(row.category, 'unknown')})"
+        elif row.visibility is not None and row.visibility < min_visibility:
+            reason = f"visibility below {min_visibility:g}"
+        if reason is not None:
+            left_out[reason] += 1
+        (tracks if reason is None else ignored).setdefault(row.track, []).append(row)
+    return dict(sorted(tracks.items())), ignored
 
 
-def _object(track: int, rows: list[_Row], sequence: MotSequence, left_out: Counter) -> dict | None:
+def _object(
+    track: int,
+    rows: list[_Row],
+    ignored: Sequence[_Row],
+    sequence: MotSequence,
+    left_out: Counter,
+) -> dict | None:
     """The annotation of one object, without ids; None if no box lies in the frame."""
     categories = sorted({row.category for row in rows})
     if len(categories) > 1:
@@ -185,6 +227,7 @@ def _object(track: int, rows: list[_Row], sequence: MotSequence, left_out: Count
             left_out["outside the frame or without area"] += 1
     if all(box is None for box in boxes):
         return None
+    unknown = sorted(row.frame for row in ignored if _clip(row.box, sequence) is not None)
     return {
         "track_id": track,
         "category_id": categories[0],
@@ -194,6 +237,7 @@ def _object(track: int, rows: list[_Row], sequence: MotSequence, left_out: Count
         "length": sequence.length,
         "bboxes": boxes,
         "areas": [None if box is None else box_area(box) for box in boxes],
+        **({IGNORED_FRAMES: unknown} if unknown else {}),
     }
 
 

@@ -74,7 +74,9 @@ def find_sequences(
     if size is None:
         raise DatasetError(
             f"'{source}' has no {_INFO} in its folder or the one above, so the size of the frames "
-            "is not known. Give it: size=(height, width), on the command line --size HEIGHT WIDTH."
+            "is not known. Give it: size=(height, width), on the command line --size HEIGHT WIDTH. "
+            "If it is no ground truth, leave it out: give the folder itself instead of all that is "
+            "in it, or a pattern of the sequences, as MOT17/train/*-FRCNN."
         )
     name = source.stem if source.stem not in ("gt", "det") else source.resolve().parent.name
     return [MotSequence(name, source, *size, length or 0, folder="")]
@@ -87,7 +89,7 @@ def _sequences_of_folder(folder: Path) -> list[MotSequence]:
     if not found:
         raise DatasetError(
             f"'{folder}' has no {_INFO}, nor has any folder in it. Give the folder of a sequence, "
-            "of several, or a gt.txt."
+            "of several, or a gt.txt, and leave other folders out."
         )
     return [_read_info(path) for path in found]
 
