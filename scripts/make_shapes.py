@@ -2,11 +2,12 @@
 """Write the shapes set: generated images with COCO annotations, or moving clips for video models.
 
     python scripts/make_shapes.py --output datasets/shapes --train 800 --val 200 --size 160 --seed 0
-    python scripts/make_shapes.py --format ytvis --output datasets/shapes_vis --train 160 --val 32
+    python scripts/make_shapes.py --format ytvis --output datasets/shapes_vis --seed 0
 
 coco: the folder gets train/*.png, val/*.png and annotations/instances_{train,val}.json.
 ytvis: it gets {train,val}/JPEGImages/<video>/<frame>.jpg and annotations/instances_train.json
-(boxes only), instances_train_masks.json and instances_val.json.
+(boxes only), instances_train_masks.json (boxes and masks) and instances_val.json. By default it is
+the set that scripts/quickstart.py trains on.
 
 Equal arguments give equal bytes. A set that is there already is left as it is; one that is
 incomplete is repaired.
@@ -18,9 +19,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from msr_d2.data.shapes import write_coco, write_ytvis
+from msr_d2.data.shapes import NUM_CLIPS, write_coco, write_ytvis
 
-DEFAULTS = {"coco": {"train": 800, "val": 200}, "ytvis": {"train": 160, "val": 32}}
+# Images or clips for training and for validation, by format.
+DEFAULTS = {"coco": (800, 200), "ytvis": NUM_CLIPS}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,8 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--format", choices=DEFAULTS, default="coco", help="images or clips (coco)")
-    parser.add_argument("--train", type=int, help="training images (800) or clips (160)")
-    parser.add_argument("--val", type=int, help="validation images (200) or clips (32)")
+    parser.add_argument("--train", type=int, help="training images (800) or clips (240)")
+    parser.add_argument("--val", type=int, help="validation images (200) or clips (60)")
     parser.add_argument(
         "--size",
         type=int,
@@ -40,7 +42,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--length", type=int, nargs="+", help="ytvis: frames a clip (10), or FEWEST MOST"
     )
-    parser.add_argument("--train-masks", action="store_true", help="ytvis: masks in train as well")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (0)")
     parser.add_argument("--overwrite", action="store_true", help="replace a set of other settings")
     return parser.parse_args()
@@ -48,13 +49,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def write(args: argparse.Namespace) -> bool:
     """Write the set that is asked for; False if it is there already."""
-    defaults = DEFAULTS[args.format]
-    train = defaults["train"] if args.train is None else args.train
-    val = defaults["val"] if args.val is None else args.val
+    asked = args.train, args.val
+    train, val = (y if x is None else x for x, y in zip(asked, DEFAULTS[args.format]))
     common = {"seed": args.seed, "overwrite": args.overwrite, "progress": True}
     if args.format == "coco":
-        if args.length or args.train_masks:
-            raise ValueError("--length and --train-masks need --format ytvis")
+        if args.length:
+            raise ValueError("--length needs --format ytvis")
         sizes = args.size or [160]
         if len(sizes) != 1:
             raise ValueError(f"--size must be one number for --format coco, got {sizes}")
@@ -66,7 +66,6 @@ def write(args: argparse.Namespace) -> bool:
         val,
         size=tuple(size) if len(size) > 1 else (size[0], size[0]),
         length=tuple(length) if len(length) > 1 else length[0],
-        train_masks=args.train_masks,
         **common,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import runpy
@@ -16,6 +17,7 @@ import pytest
 
 from msr_d2.data.shapes import (
     CLIP_CATEGORIES,
+    NUM_CLIPS,
     Clip,
     ClipStyle,
     Detour,
@@ -332,13 +334,6 @@ def test_ids_start_at_one_and_differ_between_splits(written):
     assert len(set(ids)) == 5
 
 
-def test_train_masks_on_request(written, tmp_path):
-    write(tmp_path, train_masks=True)
-    name = "annotations/instances_train{}.json"
-    with_masks = (tmp_path / name.format("")).read_bytes()
-    assert with_masks == (written / name.format("_masks")).read_bytes()
-
-
 def test_same_arguments_give_the_same_bytes(written, tmp_path):
     write(tmp_path / "again")
     assert digest(tmp_path / "again") == digest(written)
@@ -436,4 +431,16 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert "written" in capsys.readouterr().out
     assert load(tmp_path, "val")["videos"][0]["height"] == 48
     assert run("--length", "5") == 2
-    assert "need --format ytvis" in capsys.readouterr().err
+    assert "needs --format ytvis" in capsys.readouterr().err
+
+
+def test_the_default_set_is_that_of_the_quickstart(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--output", str(tmp_path), "--format", "ytvis"])
+    script = runpy.run_path(str(SCRIPT))
+    calls = []
+    monkeypatch.setitem(script["write"].__globals__, "write_ytvis", lambda *x, **y: calls.append(x))
+    script["write"](script["parse_arguments"]())
+    sizes = runpy.run_path(str(SCRIPT.with_name("quickstart.py")))["SIZES"]
+    assert calls == [(tmp_path, *sizes["mask_free_vis"])] and NUM_CLIPS == sizes["mask_free_vis"]
+    defaults = inspect.signature(write_ytvis).parameters
+    assert (defaults["num_train"].default, defaults["num_val"].default) == NUM_CLIPS

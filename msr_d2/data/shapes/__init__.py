@@ -14,11 +14,12 @@ from .sample import sample_scene
 from .scene import Fade, Motion, Pose, Scene, Sprite
 from .style import ClipStyle, ShapesStyle
 from .textures import Texture
-from .ytvis import annotate_clip, write_ytvis
+from .ytvis import NUM_CLIPS, annotate_clip, write_ytvis
 
 __all__ = [
     "CATEGORIES",
     "CLIP_CATEGORIES",
+    "NUM_CLIPS",
     "Category",
     "Clip",
     "ClipStyle",

@@ -18,6 +18,8 @@ from .outlines import CLIP_CATEGORIES
 from .render import Rendered, render
 from .style import ClipStyle
 
+NUM_CLIPS = (240, 60)  # of the two splits, where nothing else is asked for
+
 _VERSION = 1  # to be raised when the same settings give other bytes than before
 _LEAST_SIDE, _MOST_SIDE = 32, 4096
 _JPEG_QUALITY = 95
@@ -26,13 +28,12 @@ _STREAM = 2  # keeps the draws of clips apart from those of still images
 
 def write_ytvis(
     folder: str | Path,
-    num_train: int = 160,
-    num_val: int = 32,
+    num_train: int = NUM_CLIPS[0],
+    num_val: int = NUM_CLIPS[1],
     seed: int = 0,
     length: int | tuple[int, int] = 10,
     size: tuple[int, int] = (96, 128),
     style: ClipStyle | None = None,
-    train_masks: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> bool:
@@ -50,7 +51,6 @@ def write_ytvis(
         length: frames a clip, or the (fewest, most) between which it is drawn.
         size: (height, width) of the frames in pixels.
         style: how clips are drawn; the default style if None.
-        train_masks: write the masks into ``instances_train.json`` as well.
         overwrite: replace a set of other settings.
         progress: show a progress bar.
 
@@ -66,7 +66,7 @@ def write_ytvis(
     lengths = (length, length) if isinstance(length, int) else tuple(length)
     _check_arguments(num_train, num_val, seed, lengths, size)
     settings = {"version": _VERSION, "format": "ytvis", "train": num_train, "val": num_val}
-    settings.update(size=list(size), length=list(lengths), seed=seed, train_masks=train_masks)
+    settings.update(size=list(size), length=list(lengths), seed=seed)
     settings = json.loads(json.dumps({**settings, "style": asdict(style)}))
     if is_complete(folder, settings, overwrite):
         return False
@@ -79,7 +79,7 @@ def write_ytvis(
                 clip = sample_clip(dice.integer(*lengths), *size, dice, style)
                 clips.append(_write_clip(folder, split, index, clip, style.min_area))
                 bar.update()
-            _write_annotations(folder, split, clips, style, train_masks)
+            _write_annotations(folder, split, clips, style)
     finish(folder, settings)
     return True
 
@@ -160,9 +160,7 @@ def _write_clip(
     return video, annotate_clip(clip, frames, min_area)
 
 
-def _write_annotations(
-    folder: Path, split: str, clips: list, style: ClipStyle, train_masks: bool
-) -> None:
+def _write_annotations(folder: Path, split: str, clips: list, style: ClipStyle) -> None:
     """Write the json files of one split; ``clips`` are the results of ``_write_clip``."""
     annotations = []
     for video, found in clips:
@@ -182,8 +180,7 @@ def _write_annotations(
     path = folder / "annotations" / f"instances_{split}.json"
     if split == "train":
         write_json(path.with_name("instances_train_masks.json"), data)
-        if not train_masks:
-            data = {**data, "annotations": [_without_masks(a) for a in annotations]}
+        data = {**data, "annotations": [_without_masks(a) for a in annotations]}
     write_json(path, data)
 
 

@@ -47,7 +47,8 @@ def register_builtin_videos(root: str) -> None:
             os.path.join(base, f"annotations_{folder}.json"),
         )
         _register(f"ovis_{part}", json_file, os.path.join(base, folder), OVIS)
-    for part in ("train", "train_masks", "val"):  # the first has boxes only
+    # The same training clips with boxes only, and with masks to compare with.
+    for part in ("train", "train_masks", "val"):
         base = os.path.join(root, "shapes_vis")
         json_file = os.path.join(base, "annotations", f"instances_{part}.json")
         frames = os.path.join(base, part.split("_")[0], "JPEGImages")
