@@ -19,12 +19,12 @@ from PIL import Image
 
 from ..data.bad_images import BAD_IMAGE_ERRORS
 from ..visualization import draw_instances
+from ..visualization.folder_frames import IMAGE_SUFFIXES
 from .predict import Predictor
 from .progress import ProgressLoader
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 RESULTS_FILE, IMAGES_FILE = "instances.json", "images.json"
 _OVERLAY = "_overlay"
 

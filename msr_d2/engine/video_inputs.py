@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..visualization.video_file import VIDEO_SUFFIXES, frame_files
-from .demo import IMAGE_SUFFIXES, is_overlay
+from ..visualization.folder_frames import IMAGE_SUFFIXES, frame_files
+from ..visualization.video_file import VIDEO_SUFFIXES
+from .demo import is_overlay
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from .overlay import draw_ground_truth, draw_instances
 from .plots import plot_score_vs_iou, plot_scores_per_iou_bin
 from .sheet import Sample, contact_sheet, side_by_side
 from .video import Track, TrackPainter, draw_tracks, tracks_to_draw
-from .video_file import VideoError, VideoFrames
+from .video_frames import VideoError, VideoFrames
 from .video_writer import VideoWriter
 
 __all__ = [

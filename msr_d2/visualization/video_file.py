@@ -1,14 +1,12 @@
-"""Reading videos: frames by index from a video file or from a folder of pictures.
+"""The frames of a video file, by index, with only a few of them in memory.
 
-Only a few frames are in memory at a time. Files are read through PyAV (``pip install av``), which
-brings FFmpeg with it.
+Files are read through PyAV (``pip install av``), which brings FFmpeg with it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -19,109 +17,17 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
-from PIL import Image
 
-from ..data.bad_images import BAD_IMAGE_ERRORS
-from .lazy_frames import LazyFrames
+from .video_frames import VideoError, VideoFrames
 
 logger = logging.getLogger(__name__)
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".wmv", ".flv", ".ogv", ".3gp", ".gif", ".y4m", ".h264", ".264", ".hevc"),
 )
-_FOLDER_FPS = Fraction(6)  # what YouTube-VIS samples: every fifth frame of 30 a second
 _UNKNOWN_FPS = Fraction(25)
 _CACHE_BYTES = 128 * 2**20
-_SWAPPED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-
-
-class VideoError(ValueError):
-    """A video that cannot be read; the message names the file and the cure."""
-
-
-class VideoFrames(LazyFrames):
-    """Frames of one video, each a (H, W, 3) uint8 RGB array. Open one with :meth:`open`.
-
-    Attributes:
-        path: the video file or the folder.
-        fps: frames per second; of a folder what was said when it was opened.
-        size: (height, width) in pixels, as displayed: a rotation in the file is applied.
-        names: T names of the frames, unique within the video and good as file names.
-    """
-
-    path: Path
-    fps: Fraction
-    size: tuple[int, int]
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @staticmethod
-    def open(path: str | os.PathLike, fps: float | Fraction | None = None) -> VideoFrames:
-        """Open a video file or a folder of pictures, by what `path` is.
-
-        Args:
-            path: a file that FFmpeg can read, or a folder whose pictures are the frames in natural
-                order (2 before 10).
-            fps: frames per second of a folder, 6 by default; replaces that of a file if given.
-
-        Raises:
-            VideoError: nothing is there, or it cannot be read.
-        """
-        path = Path(path).expanduser()
-        if not path.exists():
-            raise VideoError(f"{path}: no such file or folder")
-        frames = FolderFrames(path) if path.is_dir() else FileFrames(path)
-        if fps is not None:
-            if not fps > 0:
-                raise VideoError(f"{fps} frames per second for {path}: use a positive number")
-            frames.fps = Fraction(fps).limit_denominator(1001)
-        return frames
-
-    def close(self) -> None:
-        """Let go of the file; frames cannot be loaded any more."""
-
-    def __enter__(self) -> VideoFrames:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-class FolderFrames(VideoFrames):
-    """The pictures of a folder as the frames of a video."""
-
-    def __init__(self, path: Path):
-        """
-        Args:
-            path: folder; pictures are taken in natural order of their names.
-
-        Raises:
-            VideoError: no pictures, or pictures of different sizes.
-        """
-        self.path = path
-        self.fps = _FOLDER_FPS
-        self._files = frame_files(path)
-        if not self._files:
-            raise VideoError(f"{path}: no pictures in this folder ({', '.join(FRAME_SUFFIXES)})")
-        self.names = [file.name for file in self._files]
-        self.size = _picture_size(self._files[0])
-        for file in self._files:
-            _check_size(file, _picture_size(file), self.size)
-
-    def load(self, index: int) -> np.ndarray:
-        """Read one picture."""
-        file = self._files[index]
-        try:
-            image = read_image(os.fspath(file), format="RGB")
-        except (*BAD_IMAGE_ERRORS, ValueError) as error:
-            raise _broken_picture(file, error) from error
-        _check_size(file, image.shape[:2], self.size)
-        return np.ascontiguousarray(image)
 
 
 class FileFrames(VideoFrames):
@@ -290,18 +196,6 @@ def decode(container: Any, stream: Any, path: Path) -> Iterator[Any]:
         logger.warning("%s is damaged: %d packets could not be decoded.", path, damaged)
 
 
-def frame_files(folder: str | os.PathLike) -> list[Path]:
-    """The pictures directly in a folder, in natural order."""
-    files = [x for x in Path(folder).iterdir() if x.suffix.lower() in FRAME_SUFFIXES]
-    return sorted((x for x in files if x.is_file()), key=lambda x: natural_key(x.name))
-
-
-def natural_key(name: str) -> tuple:
-    """Key that sorts numbers inside names by value: frame2 before frame10."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [int(x) if i % 2 else x for i, x in enumerate(parts)], name
-
-
 def quarter_turns(degrees: float, path: Path) -> int:
     """Quarter turns counterclockwise for a rotation in degrees; others are not applied."""
     turns = round(degrees / 90)
@@ -319,33 +213,6 @@ def _frame_rate(stream: Any, times: array) -> Fraction:
     if stated and (measured is None or abs(stated / measured - 1) < 0.05):
         return Fraction(stated)
     return (measured or _UNKNOWN_FPS).limit_denominator(1001)
-
-
-def _picture_size(file: Path) -> tuple[int, int]:
-    """(height, width) of a picture as displayed, from its header."""
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            # Of a PNG the whole picture would be decoded to find the tag, and cameras write none.
-            exif = {} if image.format == "PNG" else image.getexif()
-            swapped = exif.get(0x0112) in _SWAPPED_ORIENTATIONS
-    except BAD_IMAGE_ERRORS as error:
-        raise _broken_picture(file, error) from error
-    return (width, height) if swapped else (height, width)
-
-
-def _check_size(file: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    if tuple(size) != tuple(expected):
-        raise VideoError(
-            f"{file} is {size[1]} x {size[0]}, but the first frame is {expected[1]} x "
-            f"{expected[0]}: the frames of a video have one size. Is this a folder of separate "
-            "pictures?"
-        )
-
-
-def _broken_picture(file: Path, error: Exception) -> VideoError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return VideoError(f"cannot read frame {file} ({reason}): replace the file or take it out")
 
 
 def _unreadable(path: Path, reason: object) -> VideoError:

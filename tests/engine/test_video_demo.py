@@ -243,7 +243,7 @@ class TestRunVideoDemo:
         source, loads = folder(tmp_path / "a", 30), []
         load = VideoFrames.open(source).__class__.load
         monkeypatch.setattr(
-            "msr_d2.visualization.video_file.FolderFrames.load",
+            "msr_d2.visualization.folder_frames.FolderFrames.load",
             lambda self, index: loads.append(index) or load(self, index),
         )
         run_video_demo(fake_predict, [source], tmp_path / "out")

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from msr_d2.visualization import VideoError, VideoFrames, VideoWriter, video_file, video_writer
-from msr_d2.visualization.video_file import FileFrames, frame_files, natural_key, quarter_turns
+from msr_d2.visualization.folder_frames import frame_files, natural_key
+from msr_d2.visualization.video_file import FileFrames, quarter_turns
 
 av = pytest.importorskip("av")
 
