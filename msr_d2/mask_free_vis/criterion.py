@@ -144,10 +144,9 @@ class VideoSetCriterion(nn.Module):
             targets, class_logits.shape[2], self.num_classes, self.label_from_last_frame
         )
         index = _flat_index(match(class_logits, mask_logits, targets, self.matching), class_logits)
-        # One gather for each output; (L, N of all clips, T, h, w).
-        matched = torch.stack(
-            [x.flatten(0, 1).index_select(0, i) for x, i in zip(mask_logits, index)]
-        )
+        # One gather for each output, without a copy of all masks; (L, N of all clips, T, h, w).
+        clip, query = index // class_logits.shape[2], index % class_logits.shape[2]
+        matched = torch.stack([x[i, j] for x, i, j in zip(mask_logits, clip, query)])
         clips = list(zip(matched.split([len(t.labels) for t in targets], dim=1), targets))
 
         losses = {key: matched[:, :0].float().flatten(1).sum(1) for key in self.weights}
@@ -193,7 +192,9 @@ class VideoSetCriterion(nn.Module):
         with torch.autocast(class_logits.device.type, enabled=False):
             weight, logits = self.empty_weight, class_logits.float().flatten(0, 2)
             loss = F.cross_entropy(logits, classes.flatten(), weight, reduction="none")
-            return loss.view(outputs, -1).sum(1) / weight[classes].sum(1)
+            # All weights are 0 if "no object" has none and the batch no instance.
+            total = weight[classes].sum(1).clamp(min=torch.finfo(weight.dtype).eps)
+            return loss.view(outputs, -1).sum(1) / total
 
     def _box_losses(self, clips: list[tuple[torch.Tensor, ClipTargets]]) -> dict[str, torch.Tensor]:
         """(L,) each, of the losses for which there are clips."""
