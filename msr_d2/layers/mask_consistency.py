@@ -21,6 +21,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .precision import at_least_float32
+
 # Elements of a temporary tensor: on a CPU it should stay in the cache, on a GPU fill the device.
 _CPU_ELEMENTS, _GPU_ELEMENTS = 2**17, 2**24
 
@@ -81,17 +83,17 @@ def shifted_consistency(
     An edge whose neighbour lies outside of the grid adds nothing.
 
     Args:
-        logits: (L, N, T, h, w) float32 or float64.
+        logits: (L, N, T, h, w); half precision is saved as it is, and worked on in float32.
         edges: (T, E, h, w) bool, edge of cell p to its neighbour e as :func:`neighbour_offsets`
             orders them.
         box_rows: (N, T, h) weight of each row in [0, 1]; the weight of an edge of cell p is
             row weight times column weight of p.
-        box_columns: (N, T, w).
+        box_columns: (N, T, w); both in the type of the sum.
         size: neighbourhood, an odd number of cells.
         dilation: distance of adjacent neighbours in cells.
 
     Returns:
-        (L,).
+        (L,) in float32 at least.
     """
     windows = object_windows((box_rows > 0).any(1), (box_columns > 0).any(1), size // 2 * dilation)
     offsets = neighbour_offsets(size, dilation)
@@ -106,12 +108,12 @@ def matched_consistency(
     A valid match without a cell (index -1) adds nothing.
 
     Args:
-        logits: (L, N, T, h, w) float32 or float64.
+        logits: (L, N, T, h, w); half precision is saved as it is, and worked on in float32.
         matches: M pairs of frames with fields as in :class:`FrameMatches`.
         region: (N, h, w) bool, the cells of the second frame that count, of each instance.
 
     Returns:
-        (L, M).
+        (L, M) in float32 at least.
     """
     return _Matched.apply(logits, matches, region)
 
@@ -123,9 +125,9 @@ class _Shifted(torch.autograd.Function):
     def forward(ctx, logits, edges, box_rows, box_columns, offsets, windows):
         ctx.save_for_backward(logits)
         ctx.targets = edges, box_rows, box_columns, offsets, windows
-        total = logits.new_zeros(len(logits))
+        total = logits.new_zeros(len(logits), dtype=_wide(logits))
         for window, outputs in _pieces(logits, windows):
-            x = _cut(logits, window, outputs)
+            x = at_least_float32(_cut(logits, window, outputs))
             single = F.softplus(x)
             for here, there, weight in _edge_weights(*ctx.targets[:4], window):
                 both = F.softplus(x[here] + x[there])
@@ -140,7 +142,7 @@ class _Shifted(torch.autograd.Function):
         *targets, windows = ctx.targets
         grad = torch.zeros(logits.shape, dtype=logits.dtype, device=logits.device)
         for window, outputs in _pieces(logits, windows):
-            x = _cut(logits, window, outputs)
+            x = at_least_float32(_cut(logits, window, outputs))
             weights, piece = torch.zeros_like(x[0]), torch.zeros_like(x)
             for here, there, weight in _edge_weights(*targets, window):
                 both = torch.sigmoid(x[here] + x[there]).mul_(weight)
@@ -160,7 +162,7 @@ class _Matched(torch.autograd.Function):
     def forward(ctx, logits, matches, region):
         ctx.save_for_backward(logits)
         ctx.targets = matches, region
-        total = logits.new_zeros(len(logits), len(matches))
+        total = logits.new_zeros(len(logits), len(matches), dtype=_wide(logits))
         for m, piece in _match_pieces(logits, matches, region):
             x, y = _centres_and_matches(logits, matches[m], piece)
             loss = (F.softplus(x) + F.softplus(y)).sub_(F.softplus(x + y)).mul_(piece.weight)
@@ -172,7 +174,7 @@ class _Matched(torch.autograd.Function):
     def backward(ctx, grad_total):
         (logits,) = ctx.saved_tensors
         matches, region = ctx.targets
-        grad = torch.zeros(logits.shape, dtype=logits.dtype, device=logits.device)
+        grad = torch.zeros(logits.shape, dtype=_wide(logits), device=logits.device)
         cells = grad.view(*grad.shape[:3], grad.shape[3] * grad.shape[4])
         for m, piece in _match_pieces(logits, matches, region):
             x, y = _centres_and_matches(logits, matches[m], piece)
@@ -183,7 +185,7 @@ class _Matched(torch.autograd.Function):
             part = cells[piece.outputs, piece.instances]
             part[:, :, matches[m].second, piece.cells] += grad_x  # each cell once
             _accumulate(part[:, :, matches[m].first], piece.index, grad_y)
-        return grad, None, None
+        return grad.to(logits.dtype), None, None
 
 
 class _MatchPiece(NamedTuple):
@@ -206,14 +208,15 @@ def _match_pieces(logits, matches, region) -> Iterator[tuple[int, _MatchPiece]]:
     every = [slice(None)] if whole else [slice(n, n + 1) for n in range(len(region))]
     for m, pair in enumerate(matches):
         index, valid = pair.index.flatten(1), pair.valid.flatten(1)
-        matched = valid.any(0)
+        matched, own = valid.any(0), torch.arange(index.shape[1], device=index.device)
         for instances in every:
             inside, cells = region[instances].flatten(1), slice(None)
             if not whole:
                 cells = (inside.any(0) & matched).nonzero()[:, 0]
             near = index[:, cells]
-            weight = (inside[:, None, cells] & valid[:, cells] & (near >= 0)).to(logits.dtype)
-            near = near.clamp(min=0)
+            weight = (inside[:, None, cells] & valid[:, cells] & (near >= 0)).to(_wide(logits))
+            # Zeros of matches without a cell are spread: a GPU adds up those of one cell in turn.
+            near = torch.where(near < 0, own[cells], near)
             for outputs in _slices(len(logits), limit // max(weight.numel(), 1)):
                 yield m, _MatchPiece(outputs, instances, cells, near, weight)
 
@@ -224,6 +227,10 @@ def _pieces(logits: torch.Tensor, windows: list[Window]) -> Iterator[tuple[Windo
         elements = _cut(logits[:1], window, slice(None)).numel()
         for outputs in _slices(len(logits), _most_elements(logits) // max(elements, 1)):
             yield window, outputs
+
+
+def _wide(logits: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def _on_gpu(tensor: torch.Tensor) -> bool:
@@ -271,7 +278,9 @@ def _overlap(shift: int, length: int) -> slice:
 def _centres_and_matches(logits, pair, piece) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (l, n, 1, c) of the cells of a piece and (l, n, K, c) of their matches."""
     logits = logits[piece.outputs, piece.instances].flatten(3)
-    return logits[:, :, pair.second, None, piece.cells], logits[:, :, pair.first][..., piece.index]
+    centres = logits[:, :, pair.second, None, piece.cells]
+    matches = logits[:, :, pair.first][..., piece.index]
+    return at_least_float32(centres), at_least_float32(matches)
 
 
 def _accumulate(target: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:

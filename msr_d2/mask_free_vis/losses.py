@@ -2,8 +2,9 @@
 
 Pure functions of logits and of targets that are made once per clip. Leading dimensions ``...`` are
 the L supervised outputs. Each loss comes as a pair of sums as well, so that the clips of a batch
-can be pooled (:func:`pool`). All compute in float32 at least, also under autocast, and are zero
-but connected to the logits where there is nothing to train.
+can be pooled (:func:`pool`). All compute in float32 at least, also under autocast, where logits of
+half precision may be infinite and are saved as they are. They are zero but connected to the logits
+where there is nothing to train.
 
 Letters: L supervised outputs, N instances, T frames, h x w mask grid, E colour neighbours, M pairs
 of frames.
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 import torch
 
 from ..layers.mask_consistency import matched_consistency, shifted_consistency
+from ..layers.precision import at_least_float32
 from .targets import NORMALISERS, ClipBoxes, PairMatches
 
 ABSENT_FRAMES = ("suppress", "none", "official")
@@ -58,8 +60,7 @@ def projection_sums(
             f"{', '.join(ABSENT_FRAMES)}"
         )
     with torch.autocast(logits.device.type, enabled=False):
-        logits = _at_least_float32(logits)
-        x, y = logits.max(-2).values.sigmoid(), logits.max(-1).values.sigmoid()
+        x, y = (at_least_float32(logits.max(dim).values).sigmoid() for dim in (-2, -1))
         loss = _dice_loss(x, boxes.x_profile) + _dice_loss(y, boxes.y_profile)
         counted = torch.ones_like(boxes.present)
         if absent == "suppress":
@@ -95,10 +96,9 @@ def pairwise_color_sums(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted sum (...) of :func:`pairwise_color_loss` over the edges, and total weight ()."""
     with torch.autocast(logits.device.type, enabled=False):
-        flat = _outputs_first(logits)
-        total = shifted_consistency(
-            flat, edges, boxes.y_profile.to(flat), boxes.x_profile.to(flat), size, dilation
-        )
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        profiles = boxes.y_profile.to(wide), boxes.x_profile.to(wide)
+        total = shifted_consistency(_outputs_first(logits), edges, *profiles, size, dilation)
         weight = (boxes.filled() * edges.sum(1)).sum()
     return total.view(logits.shape[:-4]), weight
 
@@ -143,8 +143,7 @@ def temporal_knn_patch_sums(
             f"{', '.join(NORMALISERS)}"
         )
     with torch.autocast(logits.device.type, enabled=False):
-        flat = _outputs_first(logits)
-        sums = matched_consistency(flat, matches, region)
+        sums = matched_consistency(_outputs_first(logits), matches, region)
         sums = sums.view(*logits.shape[:-4], len(matches))
         if normalise == "hw":
             return sums / region.shape[-2:].numel(), sums.new_full((len(matches),), len(region))
@@ -187,8 +186,4 @@ def _dice_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def _outputs_first(logits: torch.Tensor) -> torch.Tensor:
     """(L, N, T, h, w) from (..., N, T, h, w), with any number of leading dimensions."""
     outputs = math.prod(logits.shape[:-4])
-    return _at_least_float32(logits).reshape(outputs, *logits.shape[-4:])
-
-
-def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return logits.reshape(outputs, *logits.shape[-4:])

@@ -174,11 +174,14 @@ def test_no_instances_and_no_pairs(on_gpu, monkeypatch):
     assert matched_consistency(logits, [], region).shape == (2, 0)
 
 
-def test_only_logits_are_saved():
-    logits, *rest = shifted_case(outputs=3)
-    saved = _saved(lambda x: shifted_consistency(x, *rest, 3, 2), logits)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_only_logits_are_saved(dtype):
+    logits, edges, *profiles = shifted_case(outputs=3)
+    profiles, logits = [x.float() for x in profiles], logits.to(dtype)
+    saved = _saved(lambda x: shifted_consistency(x, edges, *profiles, 3, 2), logits)
     assert saved == [logits.data_ptr()]
     logits, *rest = matched_case(outputs=3)
+    logits = logits.to(dtype)
     assert _saved(lambda x: matched_consistency(x, *rest), logits) == [logits.data_ptr()]
 
 
@@ -189,6 +192,65 @@ def _saved(function, logits):
     ):
         function(logits.requires_grad_())
     return pointers
+
+
+def _in_float32(logits, edges, rows, columns):
+    return logits.float(), edges, rows.float(), columns.float(), 3, 2
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_worked_on_in_float32(dtype, on_gpu, monkeypatch):
+    monkeypatch.setattr(mask_consistency, "_on_gpu", lambda tensor: on_gpu)
+    logits, matches, region = matched_case()
+    cases = (
+        (shifted_consistency, _in_float32(*shifted_case())),
+        (matched_consistency, (logits.float(), matches, region)),
+    )
+    for function, (logits, *rest) in cases:
+        half = logits.to(dtype)
+        loss, gradient = _with_gradient(function, (half, *rest))
+        expected, wide = _with_gradient(function, (half.float(), *rest))
+        assert loss.dtype == torch.float32 and gradient.dtype == dtype
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(gradient, wide.to(dtype))
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_overflow_in_half_precision_stays_finite(on_gpu, monkeypatch):
+    """inf + inf - inf would not be a number."""
+    monkeypatch.setattr(mask_consistency, "_on_gpu", lambda tensor: on_gpu)
+    logits, matches, region = matched_case()
+    cases = (
+        (shifted_consistency, _in_float32(*shifted_case())),
+        (matched_consistency, (logits.float(), matches, region)),
+    )
+    for function, (logits, *rest) in cases:
+        half = (logits * 1e5).half()
+        assert half.isinf().float().mean() > 0.5
+        half.requires_grad_()
+        loss = function(half, *rest)
+        gradient = torch.autograd.grad(loss.sum(), half)[0]
+        assert torch.isfinite(loss).all() and (loss > 0).all()
+        assert torch.isfinite(gradient).all() and gradient.any()
+
+
+def test_matches_without_a_cell_are_spread_in_the_backward_pass(monkeypatch):
+    """A GPU adds what goes to the same cell one after the other."""
+    monkeypatch.setattr(mask_consistency, "_on_gpu", lambda tensor: True)
+    seen, accumulate = [], mask_consistency._accumulate
+    monkeypatch.setattr(
+        mask_consistency,
+        "_accumulate",
+        lambda target, index, values: seen.append(index) or accumulate(target, index, values),
+    )
+    logits, matches, region = matched_case(outputs=1)
+    matched_consistency(logits.requires_grad_(), matches, region).sum().backward()
+    for pair, index in zip(matches, seen):
+        given = pair.index.flatten(1)
+        own = torch.arange(given.shape[1]).expand_as(given)
+        assert (given < 0).any()
+        assert torch.equal(index, torch.where(given < 0, own, given))
 
 
 def test_object_windows():
