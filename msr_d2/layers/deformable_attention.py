@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from .bilinear_samples import Level, Samples, bags, scalar_products, transposed_bags
 
-# Samples that are worked on at once, in whole frames: bounds the temporary memory.
-SAMPLES_PER_STEP = 1 << 20
+# Samples that are worked on at once, in whole frames: bounds the temporary memory. A GPU needs more
+# at once to be busy.
+_CPU_SAMPLES, _GPU_SAMPLES = 1 << 20, 1 << 24
 
 
 def multi_scale_deformable_attention(
@@ -40,8 +41,8 @@ def multi_scale_deformable_attention(
         locations: (F, Q, M, V, P, 2) sampling points (x, y) of Q queries, P of each map; 0 and 1
             are the borders of a map.
         weights: (F, Q, M, V, P) weight of each sample.
-        frames_per_step: frames to work on at once; 0 chooses by ``SAMPLES_PER_STEP``. Frames are
-            independent, so the result does not depend on it.
+        frames_per_step: frames to work on at once; 0 chooses by the number of samples and the
+            device. Frames are independent, so the result does not depend on it.
 
     Returns:
         (F, Q, M * D), of the type of `value`.
@@ -53,7 +54,8 @@ def multi_scale_deformable_attention(
     _check_shapes(value, shapes, locations, weights)
     wide = torch.promote_types(value.dtype, torch.float32)
     if frames_per_step < 1:
-        frames_per_step = max(1, SAMPLES_PER_STEP // max(1, math.prod(weights.shape[1:])))
+        samples = _GPU_SAMPLES if value.is_cuda else _CPU_SAMPLES
+        frames_per_step = max(1, samples // max(1, math.prod(weights.shape[1:])))
     output = _DeformableAttention.apply(
         value.to(wide), shapes, locations.to(wide), weights.to(wide), frames_per_step
     )

@@ -72,7 +72,7 @@ def test_one_sample_by_hand():
 def test_frames_at_once_follow_the_number_of_samples(monkeypatch):
     value, locations, weights = random_inputs(frames=5)
     whole = multi_scale_deformable_attention(value, SHAPES, locations, weights)
-    monkeypatch.setattr(module, "SAMPLES_PER_STEP", 2 * weights[0].numel())
+    monkeypatch.setattr(module, "_CPU_SAMPLES", 2 * weights[0].numel())
     steps, seen = module._steps, []
     monkeypatch.setattr(module, "_steps", lambda *a: seen.append(a[1]) or steps(*a))
     parts = multi_scale_deformable_attention(value, SHAPES, locations, weights)
