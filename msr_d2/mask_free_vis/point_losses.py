@@ -12,6 +12,8 @@ import torch
 from detectron2.config import CfgNode
 from torch.nn import functional as F
 
+from ..layers.precision import at_least_float32
+
 
 @dataclass(frozen=True)
 class PointSettings:
@@ -93,29 +95,24 @@ def mask_point_losses(
     Returns:
         Both losses, (L,) each, in float32; a connected zero for N = 0.
     """
-    outputs, instances, frames = logits.shape[:3]
     with torch.autocast(logits.device.type, enabled=False):
-        predicted, truth = _sampled_pairs(logits.float(), masks.float(), settings)
-        bce = F.binary_cross_entropy_with_logits(predicted, truth, reduction="none").mean(1)
-        dice = _dice_loss(predicted.sigmoid(), truth)
-        losses = torch.stack([bce, dice]).view(2, outputs, instances * frames)
-        bce, dice = losses.sum(2) / num_masks
+        truth = masks.flatten(0, 1)[:, None].float()
+        # Output by output: the points of all of them at once would take a gigabyte.
+        losses = [_output_losses(x.flatten(0, 1), truth, settings) for x in logits.unbind()]
+        bce, dice = torch.stack(losses, dim=1) / num_masks
     return bce, dice
 
 
-def _sampled_pairs(
-    logits: torch.Tensor, masks: torch.Tensor, settings: PointSettings
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and targets at the same points, (L*N*T, K) each; each output has its own points."""
-    outputs, instances, frames = logits.shape[:3]
-    logits = logits.flatten(0, 2)
+def _output_losses(
+    logits: torch.Tensor, truth: torch.Tensor, settings: PointSettings
+) -> torch.Tensor:
+    """(2,) cross-entropy and dice of (P, h, w) logits and (P, 1, H, W) truth, sums over planes."""
+    logits = at_least_float32(logits)
     points = uncertain_points(logits, settings)
     predicted = point_sample(logits[:, None], points)[:, 0]
-    # Each plane of the truth once, with the points of all outputs.
-    points = points.view(outputs, instances * frames, settings.num_points, 2).transpose(0, 1)
-    truth = point_sample(masks.flatten(0, 1)[:, None], points.flatten(1, 2))
-    truth = truth.view(instances * frames, outputs, settings.num_points)
-    return predicted, truth.transpose(0, 1).flatten(0, 1)
+    truth = point_sample(truth, points)[:, 0]
+    bce = F.binary_cross_entropy_with_logits(predicted, truth, reduction="none").mean(1)
+    return torch.stack([bce.sum(), _dice_loss(predicted.sigmoid(), truth).sum()])
 
 
 def _dice_loss(probability: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

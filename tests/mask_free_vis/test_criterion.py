@@ -205,6 +205,58 @@ def test_reduced_precision():
         torch.testing.assert_close(loss, expected[key])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_no_float32_copy_of_masks_of_half_precision_is_saved(dtype):
+    outputs = make_outputs(1, 2)
+    for output in (outputs, *outputs["aux_outputs"]):
+        output.update(pred_masks=output["pred_masks"].detach().to(dtype).requires_grad_())
+    wide = []
+
+    def pack(tensor):
+        wide.append(tensor.numel() if tensor.dtype == torch.float32 else 0)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        losses = run(VideoSetCriterion(make_cfg()), outputs, [clip([0, 1])])
+    assert all(losses[key] > 0 for key in BOX_KEYS)
+    assert max(wide) < 2 * 2 * FRAMES * SIZE[0] // 4 * SIZE[1] // 4
+
+
+@pytest.mark.parametrize("supervision", ["box", "mask"])
+def test_overflow_in_half_precision_stays_finite(supervision):
+    outputs = make_outputs(1)
+    masks = (outputs["pred_masks"].detach() * 1e5).half().requires_grad_()
+    assert masks.isinf().any()
+    criterion = VideoSetCriterion(make_cfg("MODEL.MASK_FREE.SUPERVISION", supervision))
+    losses = run(criterion, {**outputs, "pred_masks": masks}, [clip([0], supervision=supervision)])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert torch.isfinite(masks.grad).all()
+
+
+def test_nothing_to_classify():
+    """All weights of the mean are 0."""
+    criterion = VideoSetCriterion(make_cfg("MODEL.MASK_FORMER.NO_OBJECT_WEIGHT", 0.0))
+    outputs = make_outputs(1)
+    loss = run(criterion, outputs, [clip([])])["loss_ce"]
+    loss.backward()
+    assert loss == 0 and (outputs["pred_logits"].grad == 0).all()
+
+
+def test_masks_may_be_transposed():
+    """As those of the decoder are, which cannot be flattened without a copy."""
+    outputs, plain = make_outputs(2), make_outputs(2)
+    transposed = outputs["pred_masks"].detach().transpose(1, 2).contiguous().requires_grad_()
+    outputs["pred_masks"] = transposed.transpose(1, 2)
+    targets = [clip([0, 2]), clip([1])]
+    losses = run(VideoSetCriterion(make_cfg()), outputs, targets)
+    expected = run(VideoSetCriterion(make_cfg()), plain, targets)
+    assert all(torch.equal(losses[key], expected[key]) for key in losses)
+    sum(losses.values()).backward()
+    sum(expected.values()).backward()
+    assert torch.equal(transposed.grad.transpose(1, 2), plain["pred_masks"].grad)
+
+
 def test_image_is_a_clip_of_one_frame():
     losses = run(VideoSetCriterion(make_cfg()), make_outputs(1, 2, frames=1), [clip([0], frames=1)])
     assert losses["loss_bound"] > 0 and losses["loss_mask_proj"] > 0

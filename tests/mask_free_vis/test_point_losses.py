@@ -87,7 +87,8 @@ def test_equals_single_planes(monkeypatch):
     logits = torch.randn(outputs, instances, frames, 6, 9)
     masks = torch.rand(instances, frames, 24, 36) > 0.5
     points = torch.rand(outputs * instances * frames, 17, 2)
-    monkeypatch.setattr(point_losses, "uncertain_points", lambda *_: points)
+    parts = iter(points.split(instances * frames))
+    monkeypatch.setattr(point_losses, "uncertain_points", lambda *_: next(parts))
     bce, dice = mask_point_losses(logits, masks, 5.0, PointSettings(17))
     planes = points.view(outputs, instances, frames, 17, 2)
     for o in range(outputs):
@@ -101,6 +102,29 @@ def test_equals_single_planes(monkeypatch):
                 expected_dice += (1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)) / 5
         torch.testing.assert_close(bce[o], expected_bce)
         torch.testing.assert_close(dice[o], expected_dice)
+
+
+def test_one_output_at_a_time(monkeypatch):
+    planes = []
+
+    def seen(logits, settings):
+        planes.append(len(logits))
+        return uncertain_points(logits, settings)
+
+    monkeypatch.setattr(point_losses, "uncertain_points", seen)
+    logits, masks = torch.randn(4, 3, 2, 6, 9), torch.rand(3, 2, 24, 36) > 0.5
+    bce, _ = mask_point_losses(logits, masks, 1.0, FEW)
+    assert planes == [6] * 4 and len(bce) == 4
+
+
+def test_overflow_in_half_precision_stays_finite():
+    logits = torch.randn(2, 2, 2, 8, 8).half()
+    logits[0, 0, 0, :4], logits[1, 1, 1, :, :3] = float("inf"), -float("inf")
+    logits.requires_grad_()
+    losses = mask_point_losses(logits, torch.rand(2, 2, 32, 32) > 0.5, 2.0, FEW)
+    sum(losses).sum().backward()
+    assert all(torch.isfinite(loss).all() for loss in losses)
+    assert torch.isfinite(logits.grad).all() and logits.grad.any()
 
 
 def test_no_instance_is_a_connected_zero():
