@@ -147,11 +147,12 @@ def test_names_say_what_the_video_configs_do(path):
     if name.startswith("Base-"):
         return
     free = cfg.MODEL.MASK_FREE
-    by_masks = re.match(r"(coco|ytvis_20\d\d|ovis)_mask_", name)
+    by_masks = re.match(r"(official_)?(coco|ytvis_20\d\d|ovis)_mask_", name)
     assert free.SUPERVISION == ("mask" if by_masks else "box")
-    assert ("official" in name) == (free.WARMUP_COUNTER == "per_output")
+    official = "official" in name
+    assert (official and not by_masks) == (free.WARMUP_COUNTER == "per_output")
     assert ("Swin" in name) == (cfg.MODEL.BACKBONE.NAME == "D2SwinTransformer")
-    assert ("official" in name) == (free.OUTSIDE == "black")
+    assert (official and not by_masks) == (free.OUTSIDE == "black")
     assert all(kind == "mask" for _, kind in free.DATASET_SUPERVISION)
     assert {data for data, _ in free.DATASET_SUPERVISION} <= set(cfg.DATASETS.TRAIN)
     assert len(cfg.DATASETS.DATASET_RATIO) in (0, len(cfg.DATASETS.TRAIN))
@@ -173,6 +174,22 @@ def test_every_ablation_changes_only_what_it_names():
         "table8_tube_cyclic",
         "threshold_d_0.05",
     }
+
+
+def test_thresholds_of_the_ablations_grow_with_the_norm_of_the_patch():
+    folder = ROOT / "projects/MaskFreeVIS/ablations"
+    for name in ("table7_n_1", "table7_n_3", "table7_n_5", "table5_metric_l1"):
+        temporal = load(folder / f"{name}.yaml").MODEL.MASK_FREE.TEMPORAL
+        values = 3 * temporal.PATCH_SIZE**2
+        norm = values if temporal.METRIC == "l1" else values**0.5
+        assert temporal.DISTANCE / norm == pytest.approx(0.05 / 27**0.5, rel=1e-4), name
+
+
+def test_supervised_comparison_with_the_published_rule_for_classes():
+    cfg = load(VIDEO / "official_ytvis_2019_mask_R_50.yaml")
+    assert cfg.MODEL.MASK_FREE.LABEL_FROM_LAST_FRAME
+    cfg.MODEL.MASK_FREE.LABEL_FROM_LAST_FRAME = False
+    assert cfg == load(VIDEO / "ytvis_2019_mask_R_50.yaml")
 
 
 def test_without_our_keys_detectron2s_defaults_are_untouched():
