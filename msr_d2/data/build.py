@@ -32,12 +32,25 @@ from .video.ratio_sampler import RatioSampler
 
 logger = logging.getLogger(__name__)
 
+# Names of mappers in yaml files of the Mask2Former family: what a video model is trained on here.
+# The family's video training reads no name, so all but the first leave a model with its clips.
+FAMILY_MAPPERS = {
+    "coco_instance_lsj": "BoxImageMapper",
+    "": "ClipMapper",
+    "coco_instance_new_baseline": "ClipMapper",
+    "coco_panoptic_lsj": "ClipMapper",
+    "coco_panoptic_new_baseline": "ClipMapper",
+    "mask_former_instance": "ClipMapper",
+    "mask_former_panoptic": "ClipMapper",
+    "mask_former_semantic": "ClipMapper",
+}
+
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict], dict | None]:
     """The mapper of :func:`mapper_name`.
 
     Raises:
-        ValueError: if no mapper has this name.
+        ValueError: if no mapper has this name, or the settings of its augmentations are impossible.
     """
     name = mapper_name(cfg)
     if name not in MAPPER_REGISTRY:
@@ -47,13 +60,24 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict], dict | None]:
 
 
 def mapper_name(cfg: CfgNode) -> str:
-    """INPUT.MAPPER, or where it is empty the name of the mapper that fits the model."""
+    """INPUT.MAPPER, or where it is empty the name of the mapper that fits the model.
+
+    That of a video model follows from INPUT.DATASET_MAPPER_NAME, see ``FAMILY_MAPPERS``.
+
+    Raises:
+        ValueError: if INPUT.DATASET_MAPPER_NAME of a video model is no name of the family.
+    """
     if cfg.INPUT.MAPPER:
         return cfg.INPUT.MAPPER
     if cfg.MODEL.META_ARCHITECTURE != "MaskFreeVIS":
         return "InstanceMapper"
-    is_lsj = cfg.INPUT.DATASET_MAPPER_NAME == "coco_instance_lsj"
-    return "BoxImageMapper" if is_lsj else "ClipMapper"
+    name = cfg.INPUT.DATASET_MAPPER_NAME
+    if name not in FAMILY_MAPPERS:
+        raise ValueError(
+            f"INPUT.DATASET_MAPPER_NAME is '{name}'. Set it to 'coco_instance_lsj' to train on "
+            f"single images, or to '' to train on clips; also known are {sorted(FAMILY_MAPPERS)}."
+        )
+    return FAMILY_MAPPERS[name]
 
 
 def takes_clips(cfg: CfgNode) -> bool:
@@ -69,8 +93,10 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
 
     Raises:
         DatasetError: if nothing can be trained on.
-        ValueError: if the batch cannot be divided, or the sampler is unknown.
+        ValueError: if the batch cannot be divided, the sampler or the mapper is unknown, or an
+            augmentation has impossible settings.
     """
+    mapper = build_mapper(cfg, is_train=True)  # first: a wrong config need not wait for the data
     dicts = load_train_dicts(cfg)
     videos = sum("file_names" in record for record in dicts)
     logger.info(
@@ -79,7 +105,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     )
     return TrainLoader(
         dicts,
-        build_mapper(cfg, is_train=True),
+        mapper,
         _sampler_maker(cfg, dicts),
         batch_size=images_per_process(cfg),
         seed=run_seed(cfg),

@@ -20,6 +20,13 @@ _COLOR_RANGE = (0.9, 1.1)
 _ANGLES = (-15.0, 15.0)  # degrees
 _CENTERS = (0.4, 0.6)  # relative to width and height
 _LUMA = {"RGB": (0.299, 0.587, 0.114), "BGR": (0.114, 0.587, 0.299)}
+# What INPUT.CROP.SIZE is for each INPUT.CROP.TYPE.
+_CROP_SIZES = {
+    "relative": "(height, width) as fractions, above 0 and at most 1",
+    "relative_range": "the least (height, width) as fractions, above 0 and at most 1",
+    "absolute": "(height, width) in whole pixels, at least 1",
+    "absolute_range": "(least, greatest) length of a side in whole pixels, at least 1",
+}
 
 Size = tuple[int, int]
 
@@ -74,7 +81,13 @@ def output_size(transform: Transform, size: Size) -> Size:
 class ResizeShortestEdgeByClip(ClipAugmentation):
     """Scales the shorter side to one length for the clip, the longer side at most `max_size`."""
 
-    def __init__(self, lengths: Sequence[int], max_size: int, style: str = "choice_by_clip"):
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        max_size: int,
+        style: str = "choice_by_clip",
+        node: str = "INPUT",
+    ):
         """
         Args:
             lengths: of the shorter side in pixels; 0 keeps the size.
@@ -82,17 +95,30 @@ class ResizeShortestEdgeByClip(ClipAugmentation):
             style: "choice_by_clip" takes one of `lengths`, "range_by_clip" an integer between the
                 first and the last. "choice" and "range" are the same, as the frames of a clip must
                 have one size.
+            node: of the config, for messages.
 
         Raises:
-            ValueError: for another style, or no lengths.
+            ValueError: for another style, or sizes that cannot be; names the key.
         """
         lengths = tuple(lengths) if isinstance(lengths, Sequence) else (lengths,)
         kind = style[: -len("_by_clip")] if style.endswith("_by_clip") else style
-        if kind not in ("choice", "range") or not lengths:
+        if kind not in ("choice", "range"):
             raise ValueError(
-                f"MIN_SIZE_TRAIN_SAMPLING is '{style}' with MIN_SIZE_TRAIN {lengths}; known are "
-                "choice_by_clip, range_by_clip, choice and range, with at least one size."
+                f"{node}.MIN_SIZE_TRAIN_SAMPLING is '{style}'; known are choice_by_clip, "
+                "range_by_clip, choice and range."
             )
+        if not lengths or any(length != int(length) or length < 0 for length in lengths):
+            raise ValueError(
+                f"{node}.MIN_SIZE_TRAIN is {lengths}; it must have at least one size, in whole "
+                "pixels (0 keeps the size)."
+            )
+        if kind == "range" and lengths[0] > lengths[-1]:
+            raise ValueError(
+                f"{node}.MIN_SIZE_TRAIN is {lengths}; with MIN_SIZE_TRAIN_SAMPLING '{style}' it is "
+                "(least, greatest). Swap them."
+            )
+        if max_size < 1:
+            raise ValueError(f"{node}.MAX_SIZE_TRAIN is {max_size}; it must be at least 1 pixel.")
         self._lengths, self._max_size, self._is_range = lengths, max_size, kind == "range"
 
     def draw(self, size: Size, num_frames: int, generator: np.random.Generator) -> list[Transform]:
@@ -130,21 +156,24 @@ class FlipByClip(ClipAugmentation):
 class CropByClip(ClipAugmentation):
     """Cuts the same random window out of all frames."""
 
-    def __init__(self, kind: str, size: Sequence[float]):
+    def __init__(self, kind: str, size: Sequence[float], node: str = "INPUT.CROP"):
         """
         Args:
             kind, size: as INPUT.CROP.TYPE and SIZE: "relative" and "relative_range" are fractions
                 (height, width), "absolute" is (height, width) in pixels, "absolute_range" is
                 (least, greatest) length of either side in pixels.
+            node: of the config, for messages.
 
         Raises:
-            ValueError: for another kind.
+            ValueError: for another kind, or a size that cannot be; names the key.
         """
         self._kind, self._crop_size = kind, tuple(size)
-        if kind not in ("relative", "relative_range", "absolute", "absolute_range"):
+        if kind not in _CROP_SIZES:
+            raise ValueError(f"{node}.TYPE is '{kind}'; known are {', '.join(_CROP_SIZES)}.")
+        if not _is_crop_size(kind, self._crop_size):
             raise ValueError(
-                f"CROP.TYPE is '{kind}'; known are relative, relative_range, absolute and "
-                "absolute_range."
+                f"{node}.SIZE is {self._crop_size}; with {node}.TYPE '{kind}' it is "
+                f"{_CROP_SIZES[kind]}."
             )
 
     def draw(self, size: Size, num_frames: int, generator: np.random.Generator) -> list[Transform]:
@@ -166,7 +195,16 @@ class CropByClip(ClipAugmentation):
         if self._kind == "relative_range":
             first = first + generator.random() * (1 - first)
             second = second + generator.random() * (1 - second)
-        return int(size[0] * first + 0.5), int(size[1] * second + 0.5)
+        return max(int(size[0] * first + 0.5), 1), max(int(size[1] * second + 0.5), 1)
+
+
+def _is_crop_size(kind: str, size: Sequence[float]) -> bool:
+    if len(size) != 2 or not all(isinstance(value, (int, float)) for value in size):
+        return False
+    if kind.startswith("relative"):
+        return all(0 < value <= 1 for value in size)
+    is_pixels = all(value == int(value) and value >= 1 for value in size)
+    return is_pixels and (kind == "absolute" or size[0] <= size[1])
 
 
 def draw_corner(size: Size, window: Size, generator: np.random.Generator) -> tuple[int, int]:
@@ -176,7 +214,11 @@ def draw_corner(size: Size, window: Size, generator: np.random.Generator) -> tup
 
 
 class RotateByClip(ClipAugmentation):
-    """Rotates all frames by one angle about one point; corners are cut off, gaps are black."""
+    """Rotates all frames by one angle about one point; corners are cut off, gaps are black.
+
+    Nothing marks the black corners as no part of the picture: a clip has no mask of validity but
+    its size, so losses that compare colours see the corners as a dark, still background.
+    """
 
     def __init__(self, angles: Sequence[float] = _ANGLES, centers: Sequence[float] = _CENTERS):
         """
@@ -198,7 +240,10 @@ class RotateByClip(ClipAugmentation):
 
 
 class SwingByClip(RotateByClip):
-    """Rotates frame after frame by sorted angles, up or down, about one point."""
+    """Rotates frame after frame by sorted angles, up or down, about one point.
+
+    The corners are black and count as picture, see :class:`RotateByClip`.
+    """
 
     def draw(self, size: Size, num_frames: int, generator: np.random.Generator) -> list[Transform]:
         angles = np.sort(generator.uniform(*self._angles, num_frames))

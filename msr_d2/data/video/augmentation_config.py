@@ -24,7 +24,7 @@ def build_clip_augmentations(cfg: CfgNode) -> list[ClipAugmentation]:
     """Of videos: INPUT.CROP, MIN_SIZE_TRAIN (SAMPLING), MAX_SIZE_TRAIN, RANDOM_FLIP, AUGMENTATIONS.
 
     Raises:
-        ValueError: for unknown values.
+        ValueError: for unknown or impossible values; names the key.
     """
     node = cfg.INPUT
     crop = [CropByClip(node.CROP.TYPE, node.CROP.SIZE)] if node.CROP.ENABLED else []

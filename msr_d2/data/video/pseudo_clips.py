@@ -33,7 +33,7 @@ class PseudoClips:
 
     The family's recipe for COCO: with probability 0.5 a window of one size drifts linearly between
     two random places, then the clip is resized, flipped, and rotated by angles of up to 15 degrees
-    that grow or shrink from frame to frame.
+    that grow or shrink from frame to frame. The corners that this leaves are black.
     """
 
     def __init__(self, num_frames: int, augmentations: Sequence[ClipAugmentation]):
@@ -45,13 +45,13 @@ class PseudoClips:
         """From INPUT.PSEUDO and INPUT.RANDOM_FLIP.
 
         Raises:
-            ValueError: for unknown values.
+            ValueError: for unknown or impossible values; names the key.
         """
         node, names = cfg.INPUT.PSEUDO, cfg.INPUT.PSEUDO.AUGMENTATIONS
         check_names(names, "INPUT.PSEUDO.AUGMENTATIONS")
         crop = [DriftingCrop(node.CROP.TYPE, node.CROP.SIZE)] if node.CROP.ENABLED else []
         resize = ResizeShortestEdgeByClip(
-            node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
+            node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING, "INPUT.PSEUDO"
         )
         swing = [SwingByClip()] if ROTATION in names else []
         colors = build_colors(names, cfg.INPUT.FORMAT)
@@ -75,7 +75,7 @@ class DriftingCrop(ClipAugmentation):
             probability: that a clip is cropped at all.
         """
         self._resize = ResizeShortestEdgeByClip(_CROP_LENGTHS, _CROP_MAX_SIZE)
-        self._crop = CropByClip(kind, crop_size)
+        self._crop = CropByClip(kind, crop_size, "INPUT.PSEUDO.CROP")
         self._probability = probability
 
     def draw(self, size: Size, num_frames: int, generator: np.random.Generator) -> list[Transform]:

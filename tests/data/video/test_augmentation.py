@@ -175,3 +175,40 @@ def test_what_a_config_asks_for():
 def test_unknown_wishes(opts, message):
     with pytest.raises(ValueError, match=message):
         build_clip_augmentations(tiny_vis_cfg(opts=opts))
+
+
+@pytest.mark.parametrize(
+    "kind, size",
+    [
+        ("absolute_range", (700, 384)),
+        ("absolute_range", (0, 384)),
+        ("absolute", (10, 0.5)),
+        ("absolute", (10,)),
+        ("relative", (1.5, 1.5)),
+        ("relative_range", (0.0, 0.5)),
+        ("relative_range", ("a", 0.5)),
+    ],
+)
+def test_crops_that_cannot_be(kind, size):
+    with pytest.raises(ValueError, match=rf"INPUT.CROP.SIZE is \(.*INPUT.CROP.TYPE '{kind}' it is"):
+        CropByClip(kind, size)
+
+
+def test_a_relative_crop_has_a_pixel_at_least():
+    (crop,) = CropByClip("relative", (1e-3, 1.0)).draw(SIZE, 1, generator())
+    assert (crop.h, crop.w) == (1, 96)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (((64, 32), 99, "range_by_clip"), r"INPUT.MIN_SIZE_TRAIN is \(64, 32\).*Swap them"),
+        (((), 99), r"INPUT.MIN_SIZE_TRAIN is \(\); it must have at least one size"),
+        (((64, -1), 99), r"INPUT.MIN_SIZE_TRAIN is \(64, -1\)"),
+        (((64,), 0), "INPUT.MAX_SIZE_TRAIN is 0"),
+    ],
+)
+def test_sizes_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ResizeShortestEdgeByClip(*arguments)
+    assert ResizeShortestEdgeByClip((64, 32), 99)  # a choice has no order

@@ -6,7 +6,13 @@ import torch
 from detectron2.structures import BitMasks, BoxMode
 from tiny_coco import annotation, polygon_of, write_image
 
-from msr_d2.data import BoxImageMapper, ClipMapper, InstanceMapper, build_mapper
+from msr_d2.data import (
+    BoxImageMapper,
+    ClipMapper,
+    InstanceMapper,
+    build_mapper,
+    build_train_loader,
+)
 from msr_d2.data.build import mapper_name
 from msr_d2.data.seeding import seeded
 from msr_d2.data.video.pseudo_clips import DriftingCrop, PseudoClips
@@ -178,3 +184,24 @@ def test_masks_of_a_drifting_window(tmp_path):
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"INPUT.PSEUDO.AUGMENTATIONS has \['zoom'\]"):
         pseudo(PSEUDO__AUGMENTATIONS=["zoom"])
+
+
+def test_names_of_mappers_of_the_family():
+    def name(value):
+        return mapper_name(tiny_vis_cfg(opts=["INPUT.DATASET_MAPPER_NAME", value]))
+
+    assert name("coco_instance_lsj") == "BoxImageMapper"
+    others = ("", "coco_panoptic_lsj", "mask_former_instance", "mask_former_semantic")
+    assert {name(other) for other in others} == {"ClipMapper"}
+    with pytest.raises(ValueError, match="DATASET_MAPPER_NAME is 'coco_instance_ljs'.*_lsj"):
+        name("coco_instance_ljs")
+    with pytest.raises(ValueError, match="DATASET_MAPPER_NAME is 'coco_instance_ljs'"):
+        build_train_loader(tiny_vis_cfg(opts=["INPUT.DATASET_MAPPER_NAME", "coco_instance_ljs"]))
+
+
+def test_impossible_crops_name_their_key():
+    with pytest.raises(ValueError, match=r"INPUT.PSEUDO.CROP.SIZE is \(600, 384\).*least"):
+        pseudo(PSEUDO__CROP__ENABLED=True, PSEUDO__CROP__SIZE=(600, 384))
+    with pytest.raises(ValueError, match=r"INPUT.PSEUDO.MIN_SIZE_TRAIN is \(64, 32\).*Swap"):
+        sampling = "range_by_clip"
+        pseudo(PSEUDO__MIN_SIZE_TRAIN=(64, 32), PSEUDO__MIN_SIZE_TRAIN_SAMPLING=sampling)
