@@ -43,7 +43,8 @@ class TrainLoader:
         """
         Args:
             dicts: images in detectron2's dataset format.
-            mapper: dataset dict to model input; None skips an image.
+            mapper: dataset dict to model input; None skips an image, the next one with the same
+                ``source`` takes its place.
             make_sampler: seed to an endless stream of indices for this process, such as
                 detectron2's ``TrainingSampler``.
             batch_size: images per batch of this process.
@@ -99,13 +100,23 @@ class DrawnImages(torchdata.Dataset):
 
     def __getitem__(self, draw: Draw) -> dict:
         position, index = draw
-        size = len(self._dataset)
+        record = self._dataset[index]
         with seeded(self._seed, position):
-            for step in range(size):  # the next image replaces one that cannot be used
-                item = self._mapper(self._dataset[(index + step) % size])
+            item = self._mapper(record)
+            if item is not None:
+                return item
+            for other in self._replacements(index, record.get("source")):
+                item = self._mapper(other)
                 if item is not None:
                     return item
-        raise DatasetError("not a single image of the training set can be used; see the log.")
+        source = f"set '{record['source']}'" if "source" in record else "set"
+        raise DatasetError(f"not a single image of the training {source} can be used; see the log.")
+
+    def _replacements(self, index: int, source: str | None) -> Iterator[dict]:
+        """The items after `index`, those of the same data set only, so that proportions stay."""
+        size = len(self._dataset)
+        others = (self._dataset[(index + step) % size] for step in range(1, size))
+        return (record for record in others if record.get("source") == source)
 
 
 def _is_tall(record: dict) -> bool:

@@ -12,7 +12,7 @@ from tiny_coco import annotation, write_json, write_set
 
 from msr_d2.data import DatasetError, build_test_loader, build_train_loader, register_from_config
 from msr_d2.data.seeding import derive_seed, seeded
-from msr_d2.data.train_loader import TrainLoader
+from msr_d2.data.train_loader import DrawnImages, TrainLoader
 from msr_d2.testing import tiny_cfg
 
 
@@ -71,6 +71,22 @@ def draw(record):
 
 def draws(loader, count):
     return [item["draws"] for batch in itertools.islice(loader, count) for item in batch]
+
+
+def test_a_bad_item_is_replaced_from_its_own_data_set():
+    """Otherwise images of one set would take the share of another."""
+    records = [{"number": i, "source": "ab"[i % 2]} for i in range(8)]
+    bad = {1, 3, 6}
+
+    def mapper(record):
+        return None if record["number"] in bad else record
+
+    images = DrawnImages(records, mapper, seed=0)
+    assert [images[0, i]["number"] for i in range(8)] == [0, 5, 2, 5, 4, 5, 0, 7]
+    bad.update((5, 7))
+    assert images[9, 6]["number"] == 0
+    with pytest.raises(DatasetError, match="training set 'b' can be used"):
+        images[0, 3]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -15,10 +15,12 @@ from ..seeding import derive_seed
 class RatioSampler(torchdata.Sampler):
     """An endless stream of indices whose data sets come up in given proportions.
 
-    Every position draws its data set independently with probability ratio / sum of ratios, so any
-    batch of any process has the same mixture on average. Within a data set the stream goes through
-    all of it in random order before anything comes again. All processes compute the same stream
-    and each takes its share.
+    Every position draws its data set independently with probability ratio / sum of ratios, so the
+    stream of any process has this mixture on average. Its batches have it, too, unless they are
+    grouped by aspect ratio (DATALOADER.ASPECT_RATIO_GROUPING): where one set is wide and another
+    tall, a batch is of one of them. Within a data set the stream goes through all of it in random
+    order before anything comes again. All processes compute the same stream and each takes its
+    share.
     """
 
     def __init__(self, groups: Sequence[Sequence[int]], ratios: Sequence[float], seed: int):
