@@ -7,7 +7,8 @@
 
 The sets of videos are in :mod:`.video.builtin`.
 
-Registration does not touch the disk; class names come from the json file when it is loaded.
+Registration opens no file; class names come from the json file when it is loaded. Of sets that are
+published in two layouts it looks which one is there, when this module is imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Registering data sets in COCO format, and those of a config (only this touches the disk)."""
+"""Registering data sets in COCO format, and those of a config (only this opens files)."""
 
 from __future__ import annotations
 

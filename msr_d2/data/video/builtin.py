@@ -8,6 +8,10 @@
 | ``shapes_vis_{train,train_masks,val}`` | ``shapes_vis/annotations/instances_{...}.json`` | ``shapes_vis/{train,val}/JPEGImages`` |
 | ``vis_tiny_{train,val}``, ``vis_tiny_mosaic_{train,val}`` | ``vis_tiny/{train,valid,...}.json`` | ``vis_tiny/JPEGImages`` |
 
+Two sets may lie in another layout: ``ytvis_*/{...}/instances.json``, as in the archive of 2021, and
+``ovis/annotations_{...}.json``. Which one is there is looked up once, at import: files that are put
+in the other layout later are found by a new process.
+
 ``coco_2017_train_fake`` is the part of COCO 2017 that is mixed with YouTube-VIS 2019, as images:
 ``coco/annotations/coco2ytvis2019_train.json``, else ``instances_train2017.json``, whose other
 classes are left out when it is mixed.
@@ -31,7 +35,10 @@ FAKE_COCO = "coco_2017_train_fake"
 
 
 def register_builtin_videos(root: str) -> None:
-    """Register the sets of the table below `root`; a name that is taken stays as it is."""
+    """Register the sets of the table below `root`; a name that is taken stays as it is.
+
+    No file is opened, but the disk is asked which layout a set has.
+    """
     for part, folder in _PARTS.items():
         for year, classes in (("2019", YTVIS_2019), ("2021", YTVIS_2021)):
             base = os.path.join(root, f"ytvis_{year}")
