@@ -112,7 +112,7 @@ class TestVideos:
         model = video_model(video_cfg(supervision), DEVICE).train()
         before = copy.deepcopy(dict(model.named_parameters()))
         optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-        scaler = torch.amp.GradScaler(DEVICE, init_scale=128.0)
+        scaler = torch.amp.GradScaler(DEVICE, init_scale=16.0)
         for _ in range(2):
             optimizer.zero_grad()
             with torch.autocast(DEVICE):
