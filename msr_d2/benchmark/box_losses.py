@@ -9,17 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from ..layers.color import rgb_to_lab
+from ..layers.mask_consistency import PairMatches
 from ..mask_free_vis import losses
-from ..mask_free_vis.targets import (
-    GRID,
-    PairMatches,
-    PairwiseSettings,
-    TemporalSettings,
-    clip_boxes,
-    color_edges,
-    frame_pairs,
-    match_frames,
-)
+from ..mask_free_vis.affinities import color_edges, frame_pairs, match_frames
+from ..mask_free_vis.box_settings import GRID, PairwiseSettings, TemporalSettings
+from ..mask_free_vis.filled_boxes import clip_boxes
 from . import box_losses_reference as reference
 from .timing import compare
 

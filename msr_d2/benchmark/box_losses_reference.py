@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from ..mask_free_vis.targets import GRID, PairwiseSettings, TemporalSettings, frame_pairs
+from ..mask_free_vis.affinities import frame_pairs
+from ..mask_free_vis.box_settings import GRID, PairwiseSettings, TemporalSettings
 
 
 def unfold(values: torch.Tensor, size: int, dilation: int = 1) -> torch.Tensor:

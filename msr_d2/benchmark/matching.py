@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..mask_free_vis.filled_boxes import clip_boxes
 from ..mask_free_vis.matching import MatchSettings, box_dice_cost, box_extents, match
-from ..mask_free_vis.targets import ClipTargets, clip_boxes
+from ..mask_free_vis.targets import ClipTargets
 from .matching_reference import match_by_points, sampled_dice_cost
 from .timing import compare
 

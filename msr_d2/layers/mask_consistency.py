@@ -35,7 +35,7 @@ class Window(NamedTuple):
     columns: slice
 
 
-class FrameMatches(NamedTuple):
+class PairMatches(NamedTuple):
     """Matches of one pair of frames: cell p of ``second`` with up to K cells of ``first``."""
 
     first: int
@@ -101,7 +101,7 @@ def shifted_consistency(
 
 
 def matched_consistency(
-    logits: torch.Tensor, matches: Sequence[FrameMatches], region: torch.Tensor
+    logits: torch.Tensor, matches: Sequence[PairMatches], region: torch.Tensor
 ) -> torch.Tensor:
     """Sum of the loss over the matches of each pair of frames whose centre lies in the region.
 
@@ -109,7 +109,7 @@ def matched_consistency(
 
     Args:
         logits: (L, N, T, h, w); half precision is saved as it is, and worked on in float32.
-        matches: M pairs of frames with fields as in :class:`FrameMatches`.
+        matches: M pairs of frames with fields as in :class:`PairMatches`.
         region: (N, h, w) bool, the cells of the second frame that count, of each instance.
 
     Returns:

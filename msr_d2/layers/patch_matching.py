@@ -147,7 +147,8 @@ def _window_sum(values: torch.Tensor, dim: int, size: int) -> torch.Tensor:
 def _cell_index(number, offsets, usable, reach) -> torch.Tensor:
     """Flat cell index of candidate `number` (M, K, h, w), -1 if that cell is not usable."""
     height, width = number.shape[-2:]
-    shifts = torch.tensor(offsets, device=number.device)[number]
+    # Without a wait for the device, unlike torch.tensor(offsets, device=...).
+    shifts = torch.tensor(offsets).to(number.device, non_blocking=True)[number]
     y = shifts[..., 0] + torch.arange(height, device=number.device)[:, None]
     x = shifts[..., 1] + torch.arange(width, device=number.device)
     flat = (y + reach) * usable.shape[-1] + x + reach

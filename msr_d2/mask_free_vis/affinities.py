@@ -14,8 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..layers.color import rgb_to_lab
-from ..layers.mask_consistency import FrameMatches as PairMatches
-from ..layers.mask_consistency import neighbour_offsets
+from ..layers.mask_consistency import PairMatches, neighbour_offsets
 from ..layers.patch_matching import nearest_patches
 from .box_settings import TUBES, PairwiseSettings, TemporalSettings, check_choice
 from .filled_boxes import grid_size
@@ -168,12 +167,13 @@ def match_frames(
         colors = colors / (100 if settings.color == "lab" else 255)
     # Patches that reach into padding see the same there as beyond the border of the grid: zeros.
     colors = colors * valid[:, None]
-    first, second = (torch.tensor(side, device=colors.device) for side in zip(*pairs))
+    # Stacked and not indexed: a tensor of numbers would make the host wait for the device.
+    first, second = zip(*pairs)
     distance, index = nearest_patches(
-        colors[first],
-        colors[second],
+        torch.stack([colors[i] for i in first]),
+        torch.stack([colors[i] for i in second]),
         settings.offsets,
-        valid[first],
+        torch.stack([valid[i] for i in first]),
         settings.patch_size,
         settings.top_k,
         settings.metric,
@@ -183,5 +183,5 @@ def match_frames(
         near = distance < settings.distance
     else:
         near = torch.exp(-0.5 * distance) >= settings.similarity
-    near &= valid[second][:, None]
+    near &= torch.stack([valid[i] for i in second])[:, None]
     return [PairMatches(*pair, i, n) for pair, i, n in zip(pairs, index, near)]

@@ -95,6 +95,7 @@ def _from_node(cls, node):
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """A ``ValueError`` with the full name of the key if its value is none of the choices."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
 

@@ -10,14 +10,8 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn import functional as F
 
-from .loss_weights import (
-    BOX_LOSSES,
-    MASK_LOSSES,
-    check_choice,
-    loss_weights,
-    mean_num_masks,
-    warmup_factors,
-)
+from .box_settings import PairwiseSettings, TemporalSettings, check_choice
+from .loss_weights import BOX_LOSSES, MASK_LOSSES, loss_weights, mean_num_masks, warmup_factors
 from .losses import (
     ABSENT_FRAMES,
     pairwise_color_sums,
@@ -27,7 +21,7 @@ from .losses import (
 )
 from .matching import MatchSettings, match
 from .point_losses import PointSettings, mask_point_losses
-from .targets import ClipTargets, PairwiseSettings, TemporalSettings
+from .targets import ClipTargets
 from .trainable import trainable
 
 
@@ -100,8 +94,9 @@ class VideoSetCriterion(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict:
         """Arguments of ``__init__`` from a config."""
         former, free = cfg.MODEL.MASK_FORMER, cfg.MODEL.MASK_FREE
-        check_choice("ABSENT_FRAMES", free.ABSENT_FRAMES, ABSENT_FRAMES)
-        check_choice("WARMUP_COUNTER", free.WARMUP_COUNTER, ("per_iteration", "per_output"))
+        key, counters = "MODEL.MASK_FREE.", ("per_iteration", "per_output")
+        check_choice(key + "ABSENT_FRAMES", free.ABSENT_FRAMES, ABSENT_FRAMES)
+        check_choice(key + "WARMUP_COUNTER", free.WARMUP_COUNTER, counters)
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "no_object_weight": former.NO_OBJECT_WEIGHT,

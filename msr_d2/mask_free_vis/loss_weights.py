@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+
+from .box_settings import check_choice
 
 BOX_LOSSES = ("loss_mask_proj", "loss_bound", "loss_bound_neighbor")
 MASK_LOSSES = ("loss_mask", "loss_dice")
@@ -68,10 +68,5 @@ def _supervisions(cfg: CfgNode) -> set[str]:
     names = cfg.DATASETS.TRAIN or ("",)
     kinds = {exceptions.get(name, free.SUPERVISION) for name in names}
     for kind in kinds:
-        check_choice("SUPERVISION (or DATASET_SUPERVISION)", kind, ("box", "mask"))
+        check_choice("MODEL.MASK_FREE.SUPERVISION (or DATASET_SUPERVISION)", kind, ("box", "mask"))
     return kinds
-
-
-def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"MODEL.MASK_FREE.{key} is {value!r}; it must be one of {choices}")

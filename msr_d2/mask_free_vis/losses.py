@@ -17,9 +17,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ..layers.mask_consistency import matched_consistency, shifted_consistency
+from ..layers.mask_consistency import PairMatches, matched_consistency, shifted_consistency
 from ..layers.precision import at_least_float32
-from .targets import NORMALISERS, ClipBoxes, PairMatches
+from .box_settings import NORMALISERS, check_choice
+from .filled_boxes import ClipBoxes
 
 ABSENT_FRAMES = ("suppress", "none", "official")
 
@@ -54,11 +55,7 @@ def projection_sums(
     logits: torch.Tensor, boxes: ClipBoxes, absent: str = "suppress"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum (...) of :func:`projection_loss` over instances and frames, and their number ()."""
-    if absent not in ABSENT_FRAMES:
-        raise ValueError(
-            f"MODEL.MASK_FREE.ABSENT_FRAMES is {absent!r}; it must be one of "
-            f"{', '.join(ABSENT_FRAMES)}"
-        )
+    check_choice("MODEL.MASK_FREE.ABSENT_FRAMES", absent, ABSENT_FRAMES)
     with torch.autocast(logits.device.type, enabled=False):
         x, y = (at_least_float32(logits.max(dim).values).sigmoid() for dim in (-2, -1))
         loss = _dice_loss(x, boxes.x_profile) + _dice_loss(y, boxes.y_profile)
@@ -80,7 +77,7 @@ def pairwise_color_loss(
 
     Args:
         logits: (..., N, T, h, w) mask logits.
-        edges: (T, E, h, w) bool, from :func:`msr_d2.mask_free_vis.targets.clip_affinities`.
+        edges: (T, E, h, w) bool, from :func:`msr_d2.mask_free_vis.affinities.clip_affinities`.
         boxes: boxes of the N instances.
         dilation: distance of adjacent neighbours in cells, as when the edges were made.
         size: neighbourhood in cells, as when the edges were made: E = size^2 - 1.
@@ -116,7 +113,7 @@ def temporal_knn_patch_loss(
 
     Args:
         logits: (..., N, T, h, w) mask logits.
-        matches: M pairs of frames, from :func:`msr_d2.mask_free_vis.targets.clip_affinities`.
+        matches: M pairs of frames, from :func:`msr_d2.mask_free_vis.affinities.clip_affinities`.
         region: (N, h, w) bool, officially the union of the boxes of all frames.
         normalise: "matches" (official): the mean is taken over the matches of all instances; "hw"
             (Eq. 2): the sum of an instance is divided by h w, and the mean over instances is taken.
@@ -137,11 +134,7 @@ def temporal_knn_patch_sums(
     normalise: str = "matches",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums (..., M) of :func:`temporal_knn_patch_loss` for each pair, and divisors (M,)."""
-    if normalise not in NORMALISERS:
-        raise ValueError(
-            f"MODEL.MASK_FREE.TEMPORAL.NORMALISE is {normalise!r}; it must be one of "
-            f"{', '.join(NORMALISERS)}"
-        )
+    check_choice("MODEL.MASK_FREE.TEMPORAL.NORMALISE", normalise, NORMALISERS)
     with torch.autocast(logits.device.type, enabled=False):
         sums = matched_consistency(_outputs_first(logits), matches, region)
         sums = sums.view(*logits.shape[:-4], len(matches))

@@ -16,8 +16,9 @@ from detectron2.config import CfgNode
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
+from .filled_boxes import ClipBoxes
 from .point_losses import point_sample
-from .targets import ClipBoxes, ClipTargets
+from .targets import ClipTargets
 
 # What a cost becomes that is not finite: such a query is taken only when nothing else is left.
 _WORST_COST = 1e6

@@ -1,4 +1,4 @@
-"""Ground truth of a clip, and all that is made of it before the losses.
+"""Ground truth of a clip.
 
 Letters: N instances, T frames, H x W padded frame.
 """
@@ -9,49 +9,17 @@ from dataclasses import dataclass
 
 import torch
 
-from .affinities import (
-    ClipAffinities,
-    PairMatches,
-    clip_affinities,
-    color_edges,
-    frame_pairs,
-    match_frames,
-    padding_gate,
-    valid_cells,
-)
-from .box_settings import (
-    CANDIDATES,
-    COLORS,
-    GRID,
-    NORMALISERS,
-    THRESHOLDS,
-    TUBES,
-    PairwiseSettings,
-    TemporalSettings,
-)
-from .filled_boxes import BOX_EDGES, ClipBoxes, clip_boxes
+from .affinities import ClipAffinities, clip_affinities
+from .box_settings import PairwiseSettings, TemporalSettings
+from .filled_boxes import ClipBoxes, clip_boxes
 
+# What it takes to make the targets of a clip.
 __all__ = [
-    "BOX_EDGES",
-    "CANDIDATES",
-    "COLORS",
-    "GRID",
-    "NORMALISERS",
-    "THRESHOLDS",
-    "TUBES",
-    "ClipAffinities",
-    "ClipBoxes",
     "ClipTargets",
-    "PairMatches",
     "PairwiseSettings",
     "TemporalSettings",
     "clip_affinities",
     "clip_boxes",
-    "color_edges",
-    "frame_pairs",
-    "match_frames",
-    "padding_gate",
-    "valid_cells",
 ]
 
 

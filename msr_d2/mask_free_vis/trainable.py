@@ -7,10 +7,9 @@ import logging
 from collections.abc import Sequence
 
 import torch
+from detectron2.utils.logger import log_first_n
 
 from .targets import ClipTargets
-
-logger = logging.getLogger(__name__)
 
 
 def trainable(
@@ -62,11 +61,11 @@ def select_instances(target: ClipTargets, rows: torch.Tensor) -> ClipTargets:
 def _largest(target: ClipTargets, count: int) -> ClipTargets:
     if len(target.labels) <= count:
         return target
-    logger.warning(
-        "A clip has %d instances, but there are %d queries; the smallest are left out. "
-        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES sets their number.",
-        len(target.labels),
-        count,
+    log_first_n(
+        logging.WARNING,
+        f"A clip has {len(target.labels)} instances, but there are {count} queries; the smallest "
+        "are left out. MODEL.MASK_FORMER.NUM_OBJECT_QUERIES sets their number. (Said only once.)",
+        name=__name__,
     )
     areas = (target.boxes[..., 2:] - target.boxes[..., :2]).clamp(min=0).prod(-1)
     areas = (areas * target.present).sum(1)

@@ -1,7 +1,7 @@
 import torch
 
 from msr_d2.benchmark import box_losses
-from msr_d2.mask_free_vis.targets import frame_pairs
+from msr_d2.mask_free_vis.affinities import frame_pairs
 
 
 def test_rows():

@@ -4,7 +4,7 @@ from torch.autograd import gradcheck
 
 from msr_d2.layers import mask_consistency
 from msr_d2.layers.mask_consistency import (
-    FrameMatches,
+    PairMatches,
     matched_consistency,
     neighbour_offsets,
     object_windows,
@@ -62,7 +62,7 @@ def shifted_case(outputs=2, instances=2, frames=2, height=5, width=6, size=3):
 def matched_case(outputs=2, instances=2, frames=3, height=5, width=4, k=3):
     logits = torch.randn(outputs, instances, frames, height, width, dtype=torch.float64) * 3
     matches = [
-        FrameMatches(
+        PairMatches(
             i,
             j,
             torch.randint(-1, height * width, (k, height, width)),
@@ -119,7 +119,7 @@ def test_identity_in_single_precision():
     # Two frames: the first varies along y, the second along x.
     logits = torch.stack(torch.meshgrid(x, x, indexing="ij")).view(1, 1, 2, 121, 121)
     index = torch.arange(121 * 121).view(1, 121, 121)
-    match = FrameMatches(0, 1, index, torch.ones_like(index, dtype=torch.bool))
+    match = PairMatches(0, 1, index, torch.ones_like(index, dtype=torch.bool))
     region = torch.zeros(1, 121, 121, dtype=torch.bool)
     for y, z in ((0, 0), (0, 120), (60, 3), (40, 90), (120, 120), (61, 61)):
         region[:] = False
@@ -132,7 +132,7 @@ def test_identity_in_single_precision():
 
 def test_known_values():
     index = torch.zeros(1, 1, 1, dtype=torch.int64)
-    match = FrameMatches(0, 1, index, index == 0)
+    match = PairMatches(0, 1, index, index == 0)
     region = torch.ones(1, 1, 1, dtype=torch.bool)
 
     def loss(x, y):
@@ -153,7 +153,7 @@ def test_neighbours_outside_of_the_grid_add_nothing():
     loss.sum().backward()
     assert loss.item() == 0 and logits.grad.item() == 0
     index = torch.full((2, 1, 1), -1)
-    match = FrameMatches(0, 0, index, index < 0)
+    match = PairMatches(0, 0, index, index < 0)
     assert matched_consistency(logits, [match], profile > 0).item() == 0
 
 

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
@@ -5,16 +7,13 @@ from torch.nn import functional as F
 
 from msr_d2.config import get_cfg
 from msr_d2.mask_free_vis import losses as box_losses
+from msr_d2.mask_free_vis.affinities import clip_affinities
+from msr_d2.mask_free_vis.box_settings import PairwiseSettings, TemporalSettings
 from msr_d2.mask_free_vis.criterion import VideoSetCriterion
+from msr_d2.mask_free_vis.filled_boxes import clip_boxes
 from msr_d2.mask_free_vis.loss_weights import warmup_factors
 from msr_d2.mask_free_vis.matching import match
-from msr_d2.mask_free_vis.targets import (
-    ClipTargets,
-    PairwiseSettings,
-    TemporalSettings,
-    clip_affinities,
-    clip_boxes,
-)
+from msr_d2.mask_free_vis.targets import ClipTargets
 
 CLASSES, QUERIES, FRAMES, SIZE = 3, 5, 3, (32, 48)
 BOXES = [(2, 2, 18, 14), (20, 8, 44, 30), (4, 16, 16, 28)]
@@ -307,18 +306,21 @@ def test_loss_without_weight_needs_no_target():
 
 
 @pytest.mark.parametrize("supervision", ["box", "mask"])
-def test_more_instances_than_queries(supervision, caplog):
+def test_more_instances_than_queries(supervision, caplog, monkeypatch):
     # widths 2 to 16: the two smallest have no query
     boxes = [(x, 0, x + 2 * (x + 1), 8) for x in (7, 0, 3, 1, 6, 2, 5)]
     outputs = make_outputs(1)
     cfg = make_cfg("MODEL.MASK_FREE.SUPERVISION", supervision)
     criterion = VideoSetCriterion(cfg)
+    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())
     losses = []
     for kept in (boxes, [box for box in boxes if box[0] > 1]):
         torch.manual_seed(0)
         target = clip([0] * len(kept), boxes=kept, supervision=supervision)
         losses.append(run(criterion, outputs, [target]))
     assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
+    run(criterion, outputs, [clip([0] * 7, boxes=boxes, supervision=supervision)])
+    # of two clips that are too full only the first is reported
     assert caplog.text.count("7 instances, but there are 5 queries") == 1
 
 

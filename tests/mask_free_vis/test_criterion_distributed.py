@@ -9,14 +9,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from msr_d2.config import get_cfg
+from msr_d2.mask_free_vis.affinities import clip_affinities
+from msr_d2.mask_free_vis.box_settings import PairwiseSettings, TemporalSettings
 from msr_d2.mask_free_vis.criterion import VideoSetCriterion
-from msr_d2.mask_free_vis.targets import (
-    ClipTargets,
-    PairwiseSettings,
-    TemporalSettings,
-    clip_affinities,
-    clip_boxes,
-)
+from msr_d2.mask_free_vis.filled_boxes import clip_boxes
+from msr_d2.mask_free_vis.targets import ClipTargets
 
 FRAMES, SIZE = 2, (16, 16)
 

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from msr_d2.benchmark import box_losses_reference as reference
+from msr_d2.mask_free_vis.affinities import color_edges, match_frames
+from msr_d2.mask_free_vis.box_settings import GRID, PairwiseSettings, TemporalSettings
+from msr_d2.mask_free_vis.filled_boxes import clip_boxes
 from msr_d2.mask_free_vis.losses import (
     pairwise_color_loss,
     pairwise_color_sums,
@@ -12,14 +15,6 @@ from msr_d2.mask_free_vis.losses import (
     projection_sums,
     temporal_knn_patch_loss,
     temporal_knn_patch_sums,
-)
-from msr_d2.mask_free_vis.targets import (
-    GRID,
-    PairwiseSettings,
-    TemporalSettings,
-    clip_boxes,
-    color_edges,
-    match_frames,
 )
 
 HEIGHT, WIDTH = 9, 11

@@ -6,6 +6,7 @@ import torch
 from msr_d2.benchmark.matching import make_inputs, rows
 from msr_d2.benchmark.matching_reference import filled_boxes, match_by_points, sampled_dice_cost
 from msr_d2.config import get_cfg
+from msr_d2.mask_free_vis.filled_boxes import ClipBoxes, clip_boxes
 from msr_d2.mask_free_vis.matching import (
     MatchSettings,
     box_dice_cost,
@@ -14,7 +15,7 @@ from msr_d2.mask_free_vis.matching import (
     match,
     point_costs,
 )
-from msr_d2.mask_free_vis.targets import ClipBoxes, ClipTargets, clip_boxes
+from msr_d2.mask_free_vis.targets import ClipTargets
 
 GRID, STRIDE = (8, 12), 4
 SIZE = (GRID[0] * STRIDE, GRID[1] * STRIDE)

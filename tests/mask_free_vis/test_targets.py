@@ -6,19 +6,17 @@ import torch
 from msr_d2.benchmark import box_losses_reference as reference
 from msr_d2.config import get_cfg
 from msr_d2.layers.color import rgb_to_lab
-from msr_d2.mask_free_vis.clips import TargetSettings, clip_targets
-from msr_d2.mask_free_vis.targets import (
-    GRID,
-    PairwiseSettings,
-    TemporalSettings,
+from msr_d2.mask_free_vis.affinities import (
     clip_affinities,
-    clip_boxes,
     color_edges,
     frame_pairs,
     match_frames,
     padding_gate,
     valid_cells,
 )
+from msr_d2.mask_free_vis.box_settings import GRID, PairwiseSettings, TemporalSettings
+from msr_d2.mask_free_vis.clips import TargetSettings, clip_targets
+from msr_d2.mask_free_vis.filled_boxes import clip_boxes
 from msr_d2.testing import tiny_clips
 
 OFFICIAL = TemporalSettings(candidates=GRID, threshold="similarity")
