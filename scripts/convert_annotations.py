@@ -61,7 +61,8 @@ def parse_arguments() -> argparse.Namespace:
         metavar="ID",
         help="class ids to keep: " + ", ".join(f"{i} {name}" for i, name in MOT_CLASSES.items()),
     )
-    mot.add_argument("--min-visibility", type=float, default=0.0, help="in [0, 1] (0)")
+    visibility = "in [0, 1]; frames with less become ignored_frames of the object (0)"
+    mot.add_argument("--min-visibility", type=float, default=0.0, help=visibility)
     mot.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="where no seqinfo.ini is"
     )

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from .augmentation import (
-    COLOR_KINDS,
     ROTATION,
     ClipAugmentation,
-    ColorByClip,
     CropByClip,
     FlipByClip,
     ResizeShortestEdgeByClip,
     RotateByClip,
 )
+from .color import COLOR_KINDS, ColorByClip
 
 _FLIPS = {"none": None, "horizontal": False, "vertical": True, "flip_by_clip": False}
 

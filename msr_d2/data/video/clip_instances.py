@@ -11,7 +11,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, polygons_to_bitmask
 from fvcore.transforms.transform import Transform, TransformList
 
-from .augmentation import ColorTransform
+from .color import ColorTransform
 
 ABSENT = -1
 

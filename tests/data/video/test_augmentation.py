@@ -6,7 +6,6 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import TransformList
 
 from msr_d2.data.video.augmentation import (
-    ColorByClip,
     CropByClip,
     FlipByClip,
     ResizeShortestEdgeByClip,
@@ -16,6 +15,7 @@ from msr_d2.data.video.augmentation import (
     output_size,
 )
 from msr_d2.data.video.augmentation_config import build_clip_augmentations
+from msr_d2.data.video.color import ColorByClip
 from msr_d2.testing import tiny_vis_cfg
 
 SIZE = (64, 96)

@@ -1,22 +1,20 @@
 """MOT challenge text files -> YouTube-VIS json with boxes, which is all that training needs.
 
-A row is ``frame, id, x, y, w, h, conf, class, visibility``; frames and coordinates start at 1.
-Files of 2015 have ten columns, without class and visibility.
+How they write a box is in :mod:`.mot_rows`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DatasetError
 from ...ytvis_checks import IGNORED_FRAMES
 from .content import box_area, check_ytvis
+from .mot_rows import PEDESTRIAN, MotRow, read_rows
 from .mot_sequence import MotSequence, find_sequences
 
 logger = logging.getLogger(__name__)
@@ -36,19 +34,6 @@ MOT_CLASSES = {
     12: "reflection",
     13: "crowd",
 }
-_PEDESTRIAN = 1  # the class of files that have no class column
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A box: frame from 0, [x, y, w, h] in pixels from 0; visibility is None where unknown."""
-
-    frame: int
-    track: int
-    box: list[float]
-    ignored: bool
-    category: int
-    visibility: float | None
 
 
 def mot_to_ytvis(
@@ -85,14 +70,14 @@ def mot_to_ytvis(
     """
     if not 0.0 <= min_visibility <= 1.0:
         raise DatasetError(f"min_visibility must lie in [0, 1], got {min_visibility!r}")
-    classes = dict(classes or {_PEDESTRIAN: MOT_CLASSES[_PEDESTRIAN]})
+    classes = dict(classes or {PEDESTRIAN: MOT_CLASSES[PEDESTRIAN]})
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     sequences = [s for item in sources for s in find_sequences(Path(item), size, length)]
     _check_names(sequences)
     _warn_of_copies(sequences)
     videos, annotations, left_out = [], [], Counter()
     for sequence in sequences:
-        rows = _read_rows(sequence.ground_truth)
+        rows = read_rows(sequence.ground_truth)
         sequence = sequence.with_length(max((row.frame + 1 for row in rows), default=0))
         videos.append(_video(sequence, len(videos) + 1))
         tracks, ignored = _tracks(rows, classes, min_visibility, left_out)
@@ -135,60 +120,12 @@ def _warn_of_copies(sequences: list[MotSequence]) -> None:
         )
 
 
-def _read_rows(path: Path) -> list[_Row]:
-    rows: list[_Row] = []
-    seen: dict[tuple[int, int], int] = {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"'{path}' cannot be read: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        row = _parse(line, f"'{path}', line {number}")
-        first = seen.setdefault((row.frame, row.track), number)
-        if first != number:
-            raise DatasetError(
-                f"'{path}', line {number}: object {row.track} has a box in frame {row.frame + 1} "
-                f"already (line {first}). Take one of them out."
-            )
-        rows.append(row)
-    return rows
-
-
-def _parse(line: str, where: str) -> _Row:
-    try:
-        values = [float(value) for value in line.replace(",", " ").split()]
-    except ValueError as error:
-        raise DatasetError(f"{where}: {error}. A row is 9 numbers with commas.") from error
-    if not 6 <= len(values) <= 10 or not all(map(math.isfinite, values)):
-        raise DatasetError(
-            f"{where}: '{line.strip()}' is no row of 6 to 10 finite numbers (frame, id, x, y, w, "
-            "h, conf, class, visibility)."
-        )
-    frame, track, x, y, width, height = values[:6]
-    if frame != int(frame) or frame < 1 or track != int(track):
-        raise DatasetError(
-            f"{where}: frame {frame:g} and id {track:g} must be integers, and frames start at 1."
-        )
-    # the ten columns of 2015 end with a position in the world instead of class and visibility
-    new_form = len(values) in (8, 9)
-    return _Row(
-        int(frame) - 1,
-        int(track),
-        [x - 1, y - 1, width, height],
-        ignored=len(values) > 6 and values[6] == 0,
-        category=int(values[7]) if new_form and values[7] > 0 else _PEDESTRIAN,
-        visibility=values[8] if len(values) == 9 and values[8] >= 0 else None,
-    )
-
-
 def _tracks(
-    rows: list[_Row], classes: Mapping[int, str], min_visibility: float, left_out: Counter
-) -> tuple[dict[int, list[_Row]], dict[int, list[_Row]]]:
+    rows: list[MotRow], classes: Mapping[int, str], min_visibility: float, left_out: Counter
+) -> tuple[dict[int, list[MotRow]], dict[int, list[MotRow]]]:
     """By object, in the order of their ids: the rows that count, and those that may be seen."""
-    tracks: dict[int, list[_Row]] = {}
-    ignored: dict[int, list[_Row]] = {}
+    tracks: dict[int, list[MotRow]] = {}
+    ignored: dict[int, list[MotRow]] = {}
     for row in rows:
         reason = None
         if row.visibility == 0:
@@ -208,8 +145,8 @@ def _tracks(
 
 def _object(
     track: int,
-    rows: list[_Row],
-    ignored: Sequence[_Row],
+    rows: list[MotRow],
+    ignored: Sequence[MotRow],
     sequence: MotSequence,
     left_out: Counter,
 ) -> dict | None:
