@@ -88,7 +88,7 @@ def _missing_frame(content):
     [
         (_some_masks, "annotation 2 of video 1 has boxes but no masks"),
         (_other_size, r"annotation 2 in frame 2 .* \[1, 2\]"),
-        (_other_category, "annotation 2 .*category_id=99"),
+        (_other_category, "annotation 2 .*category_id.99"),
         (_missing_frame, "none.png"),
     ],
 )
