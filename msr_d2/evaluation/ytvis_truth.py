@@ -130,12 +130,11 @@ def _leave_out_strays(content: dict[str, Any], path: PathLike) -> None:
 
 
 def _is_masked(annotation: Mapping[str, Any]) -> bool:
-    return any(mask is not None for mask in annotation.get("segmentations") or ())
+    return any(annotation.get("segmentations") or ())  # null and an empty list are no mask
 
 
 def _lacks_masks(annotation: Mapping[str, Any]) -> bool:
     """A list of nulls is an object that is seen nowhere, unless there are boxes."""
     if not annotation.get("segmentations"):
         return True
-    boxed = any(box is not None for box in annotation.get("bboxes") or ())
-    return boxed and not _is_masked(annotation)
+    return any(annotation.get("bboxes") or ()) and not _is_masked(annotation)

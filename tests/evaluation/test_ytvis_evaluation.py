@@ -100,14 +100,16 @@ BOXES = [[0, 0, 10, 10], None]
 def boxes_only(masks=None):
     """An annotation with boxes, and what stands for masks: nothing, null, or a list of nulls."""
     boxed = annotation([None, None], category_id=7, bboxes=BOXES)
-    if masks != "nulls":
+    if masks == "empty masks":
+        boxed["segmentations"] = [[], []]
+    elif masks != "nulls":
         boxed["segmentations"] = [] if masks == "empty" else None
     if masks == "missing":
         del boxed["segmentations"]
     return boxed
 
 
-@pytest.mark.parametrize("masks", ["missing", "null", "empty", "nulls"])
+@pytest.mark.parametrize("masks", ["missing", "null", "empty", "nulls", "empty masks"])
 @pytest.mark.parametrize("tasks", [("segm",), ("segm", "bbox")])
 def test_boxes_are_enough_for_box_ap(tmp_path, masks, tasks, caplog):
     name = register(ground_truth([boxes_only(masks)], categories=(3, 7)), tmp_path)
