@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from .catalog import register_json, release_names
 from .coco import load_coco_instances
 from .errors import DatasetError
 from .video.register import is_ytvis_json, register_ytvis_instances
@@ -26,17 +26,7 @@ def register_coco(name: str, json_file: str, image_root: str) -> None:
     Raises:
         DatasetError: if the name is taken by other paths.
     """
-    if name in DatasetCatalog.list():
-        taken = MetadataCatalog.get(name)
-        paths = taken.get("json_file"), taken.get("image_root")
-        if paths != (json_file, image_root):
-            raise DatasetError(
-                f"dataset name '{name}' is already registered with {paths[0]} and {paths[1]}; "
-                f"choose another name for {json_file} and {image_root}."
-            )
-        return
-    DatasetCatalog.register(name, lambda: load_coco_instances(json_file, image_root, name))
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
+    register_json(name, json_file, image_root, "coco", load_coco_instances)
 
 
 def register_from_config(cfg: CfgNode) -> None:
@@ -80,13 +70,9 @@ def register_coco_tiny(root: str) -> tuple[str, str]:
     Returns:
         The two names.
     """
-    names = []
-    for part in ("train", "val"):
-        name = f"coco_tiny_{part}"
-        json_file = os.path.join(root, f"instances_{part}.json")
-        if MetadataCatalog.get(name).get("json_file") not in (None, json_file):
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    names = "coco_tiny_train", "coco_tiny_val"
+    json_files = [os.path.join(root, f"instances_{part}.json") for part in ("train", "val")]
+    release_names(names, json_files)
+    for name, json_file in zip(names, json_files):
         register_coco(name, json_file, os.path.join(root, "images"))
-        names.append(name)
-    return names[0], names[1]
+    return names

@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Sequence
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..errors import DatasetError
+from ..catalog import register_json, release_names
 from .ytvis import load_ytvis_instances
 
 logger = logging.getLogger(__name__)
@@ -36,19 +36,9 @@ def register_ytvis_instances(
     Raises:
         DatasetError: if the name is taken by other paths.
     """
-    if name in DatasetCatalog.list():
-        taken = MetadataCatalog.get(name)
-        paths = taken.get("json_file"), taken.get("image_root")
-        if paths != (json_file, image_root):
-            raise DatasetError(
-                f"dataset name '{name}' is already registered with {paths[0]} and {paths[1]}; "
-                f"choose another name for {json_file} and {image_root}."
-            )
-        return
-    DatasetCatalog.register(name, lambda: load_ytvis_instances(json_file, image_root, name))
-    metadata = MetadataCatalog.get(name)
-    metadata.set(json_file=json_file, image_root=image_root, evaluator_type="ytvis")
-    if thing_classes is not None:
+    new = register_json(name, json_file, image_root, "ytvis", load_ytvis_instances)
+    if new and thing_classes is not None:
+        metadata = MetadataCatalog.get(name)
         contiguous = {i + 1: i for i in range(len(thing_classes))}
         metadata.thing_classes = list(thing_classes)
         metadata.thing_dataset_id_to_contiguous_id = contiguous
@@ -70,11 +60,9 @@ def register_vis_tiny(root: str) -> tuple[str, str, str, str]:
         "vis_tiny_mosaic_train": "mosaic_train.json",
         "vis_tiny_mosaic_val": "mosaic_valid.json",
     }
-    for name, file in files.items():
-        json_file = os.path.join(root, file)
-        if MetadataCatalog.get(name).get("json_file") not in (None, json_file):
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    json_files = [os.path.join(root, file) for file in files.values()]
+    release_names(list(files), json_files)
+    for name, json_file in zip(files, json_files):
         register_ytvis_instances(name, json_file, os.path.join(root, "JPEGImages"))
     return tuple(files)
 
