@@ -33,7 +33,7 @@ def test_the_losses_of_boxes_have_work():
     affinities = clip_targets(clip, pad_frames(clip["image"], 32), settings).affinities
     matched = torch.stack([pair.valid.any(0) for pair in affinities.matches])
     assert matched.float().mean() > 0.5
-    assert affinities.edges.float().mean() > 0.1
+    assert affinities.edges.float().mean() > 0.05  # 0.002 in noise
 
 
 def test_rows_of_a_training_step():
